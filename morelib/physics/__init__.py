@@ -1,0 +1,1 @@
+"""Physics: centred FFT, masks, coil maps, the SENSE operator, data consistency."""

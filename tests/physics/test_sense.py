@@ -1,0 +1,103 @@
+"""Adjointness, Gram operator, data consistency, and the exactness of hybrid space."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from morelib.physics.consistency import HybridSense, image_step, kspace_step
+from morelib.physics.fourier import fft2c
+from morelib.physics.sense import SenseOperator, combine, expand, normalise_maps, rss
+
+SHAPES = [(1, 1, 8, 8), (2, 4, 9, 12), (3, 5, 12, 7), (1, 2, 5, 5)]
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.complex128)
+
+
+def _problem(shape: tuple[int, int, int, int]) -> tuple[SenseOperator, Tensor, Tensor]:
+    batch, _, height, width = shape
+    mask = torch.rand(batch, 1, 1, width) < 0.5
+    operator = SenseOperator(normalise_maps(_random(*shape)), mask)
+    return operator, _random(batch, height, width), _random(*shape)
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return torch.vdot(a.flatten(), b.flatten())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_adjoint(shape: tuple[int, int, int, int]) -> None:
+    operator, image, kspace = _problem(shape)
+    assert abs(_inner(kspace, operator(image)) - _inner(operator.H(kspace), image)) < 1e-10
+    assert operator.H.H is operator
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_combine_is_the_adjoint_of_expand(shape: tuple[int, int, int, int]) -> None:
+    operator, image, coils = _problem(shape)
+    maps = operator.sens_maps
+    assert abs(_inner(coils, expand(image, maps)) - _inner(combine(coils, maps), image)) < 1e-10
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gram(shape: tuple[int, int, int, int]) -> None:
+    operator, image, _ = _problem(shape)
+    gram = operator.gram(image)
+    torch.testing.assert_close(gram, operator.H(operator(image)))
+    assert _inner(image, gram).real >= 0
+    assert abs(_inner(image, gram).imag) < 1e-10
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hybrid_space_is_exact(shape: tuple[int, int, int, int]) -> None:
+    operator, image, kspace = _problem(shape)
+    kspace = operator.mask * kspace
+    hybrid = HybridSense(operator.sens_maps, operator.mask)
+    close = {"rtol": 0, "atol": 1e-11}
+    torch.testing.assert_close(hybrid.gram(image), operator.gram(image), **close)
+    torch.testing.assert_close(hybrid.combine(hybrid.enter(kspace)), operator.H(kspace), **close)
+    plain = fft2c(expand(image, operator.sens_maps))
+    torch.testing.assert_close(hybrid.expand(image), hybrid.enter(plain), **close)
+    torch.testing.assert_close(
+        hybrid.rss(hybrid.enter(plain)), rss(expand(image, operator.sens_maps)), **close
+    )
+    step = kspace_step(plain, kspace, operator.mask, 0.7)
+    hybrid_step = kspace_step(hybrid.enter(plain), hybrid.enter(kspace), hybrid.mask, 0.7)
+    torch.testing.assert_close(hybrid_step, hybrid.enter(step), **close)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_image_step_descends_on_the_data_term(shape: tuple[int, int, int, int]) -> None:
+    operator, image, _ = _problem(shape)
+    kspace = operator(_random(*image.shape))
+
+    def data_term(x: Tensor) -> float:
+        return float((operator(x) - kspace).abs().square().sum())
+
+    # A has norm at most one, so any step in (0, 2) descends.
+    assert data_term(image_step(image, kspace, operator, 1.0)) < data_term(image)
+    truth = _random(*image.shape)
+    torch.testing.assert_close(image_step(truth, operator(truth), operator, 1.0), truth)
+
+
+def test_full_kspace_step_of_one_restores_the_measured_samples() -> None:
+    operator, _, kspace = _problem((2, 3, 6, 8))
+    measured = operator.mask * kspace
+    result = kspace_step(_random(2, 3, 6, 8), measured, operator.mask, 1.0)
+    torch.testing.assert_close(operator.mask * result, measured)
+
+
+def test_maps_of_an_unseen_pixel_are_zero_not_nan() -> None:
+    maps = _random(1, 3, 4, 4)
+    maps[..., 0, 0] = 0
+    normalised = normalise_maps(maps)
+    assert (normalised[..., 0, 0] == 0).all()
+    expected = torch.ones(1, 4, 4, dtype=torch.float64)
+    expected[..., 0, 0] = 0
+    torch.testing.assert_close(rss(normalised), expected)
+
+
+def test_a_mask_of_another_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit sens_maps"):
+        SenseOperator(_random(1, 2, 4, 6), torch.ones(1, 1, 1, 5, dtype=torch.bool))
