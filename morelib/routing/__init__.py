@@ -1,0 +1,6 @@
+"""Mixture-of-experts routing: router, selection, losses, cached inputs, dispatch. Knows nothing of MRI."""
+
+from morelib.routing.moe import RoutingRecord, SampleRouting
+from morelib.routing.router import Router
+
+__all__ = ["Router", "RoutingRecord", "SampleRouting"]

@@ -1,0 +1,79 @@
+"""The three router losses of Eq. 7, and the annealing of their weights and of the selection noise."""
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from morelib.routing.selection import expert_counts
+
+
+class RouterLosses(NamedTuple):
+    """The unweighted terms of Eq. 7, scalars.
+
+    aux: sum_i p_i g_i; 1/N for uniform routing, up to 1 for collapse. Penalises popular experts.
+    sparse: entropy of the gates, mean over samples. Minimising it sharpens each decision.
+    z: squared log-sum-exp of the logits, mean over samples. Bounds the logits.
+    """
+
+    aux: Tensor
+    sparse: Tensor
+    z: Tensor
+
+    def weighted(self, alpha_aux: float, alpha_sparse: float, alpha_z: float) -> Tensor:
+        """Eq. 7 with its three coefficients alpha_1, alpha_2, alpha_3."""
+        return alpha_aux * self.aux + alpha_sparse * self.sparse + alpha_z * self.z
+
+
+def selection_share(selected: Tensor, n_experts: int) -> Tensor:
+    """p of Eq. 7: the share of selections each expert received, (n_experts,), sums to 1, carries no gradient.
+
+    Under distributed training the counts of all processes are added first.
+    """
+    counts = expert_counts(selected, n_experts)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(counts)
+    return counts / counts.sum()
+
+
+def router_losses(logits: Tensor, gates: Tensor, selected: Tensor) -> RouterLosses:
+    """The terms of Eq. 7 for one router batch.
+
+    Args:
+        logits: z, (batch, n_experts).
+        gates: g = softmax(z), (batch, n_experts).
+        selected: experts chosen by the noisy top-K, (batch, k).
+
+    The paper writes g_i for one sample and p_i for a batch. We take g_i as the batch mean in the first term: per
+    sample, at batch size one, p would only repeat the sample's own choice (assumption 8 of the book).
+    """
+    share = selection_share(selected, gates.shape[-1])
+    # Eq. 7, first term (as printed: not multiplied by N as in the Switch Transformer)
+    aux = (share.to(gates.dtype) * gates.mean(0)).sum()
+    # Eq. 7, second term: -sum g log g. From the logits, because the slope of g log g at an underflowed g is infinite.
+    sparse = -(gates * logits.log_softmax(-1)).sum(-1).mean()
+    # Eq. 7, third term
+    z = torch.logsumexp(logits, -1).square().mean()
+    return RouterLosses(aux, sparse, z)
+
+
+def mean_losses(losses: list[RouterLosses]) -> RouterLosses:
+    """Mean over cascades, so that the coefficients mean the same at any depth."""
+    return RouterLosses(
+        aux=torch.stack([loss.aux for loss in losses]).mean(),
+        sparse=torch.stack([loss.sparse for loss in losses]).mean(),
+        z=torch.stack([loss.z for loss in losses]).mean(),
+    )
+
+
+def anneal(start_end: tuple[float, float], progress: float) -> float:
+    """Log-linear path from start to end as `progress` goes from 0 to 1; linear if an end is zero.
+
+    The paper gives end points only: tau 1.0 to 0.01, alpha_1 0.1 to 0.001.
+    """
+    start, end = start_end
+    progress = min(max(progress, 0.0), 1.0)
+    if start <= 0 or end <= 0:
+        return start + (end - start) * progress
+    return float(start * (end / start) ** progress)
