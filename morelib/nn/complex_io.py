@@ -1,0 +1,44 @@
+"""The door of a U-Net: a complex image becomes two normalised, padded real channels, and comes back."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# fastMRI pads to multiples of 16 whatever the depth; enough for four poolings.
+SIZE_MULTIPLE = 16
+
+
+@dataclass(frozen=True)
+class Door:
+    """What `enter` removed from an image and `leave` puts back."""
+
+    mean: Tensor
+    std: Tensor
+    top: int
+    left: int
+    size: tuple[int, int]
+
+    @classmethod
+    def enter(cls, image: Tensor) -> tuple[Tensor, "Door"]:
+        """Complex image (batch, y, x) to normalised real channels (batch, 2, y', x'), zero-padded.
+
+        Real and imaginary part are each brought to zero mean and unit (unbiased) standard deviation per sample: this
+        makes a network equivariant to the scale of k-space, which varies by orders of magnitude between scanners.
+        A constant part (a dead coil) has no standard deviation; it enters as zeros and leaves as it was, not as NaN.
+        """
+        height, width = image.shape[-2:]
+        x = torch.view_as_real(image).permute(0, 3, 1, 2)
+        std, mean = torch.std_mean(x, (-2, -1), keepdim=True)
+        x = (x - mean) / torch.where(std > 0, std, 1.0)
+        pad_y, pad_x = -height % SIZE_MULTIPLE, -width % SIZE_MULTIPLE
+        top, left = pad_y // 2, pad_x // 2
+        x = F.pad(x, (left, pad_x - left, top, pad_y - top))
+        return x, cls(mean, std, top, left, (height, width))
+
+    def leave(self, channels: Tensor) -> Tensor:
+        """Real channels (batch, 2, y', x') back to a complex image (batch, y, x)."""
+        height, width = self.size
+        x = channels[..., self.top : self.top + height, self.left : self.left + width] * self.std + self.mean
+        return torch.view_as_complex(x.permute(0, 2, 3, 1).contiguous())

@@ -1,0 +1,52 @@
+"""E2EVarNet (Sriram 2020, arXiv 2004.06688): the dense network that MoRE starts from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from morelib.nn.complex_io import Door
+from morelib.nn.sensitivity import SensitivityNetwork
+from morelib.nn.unet import Norm, UNet
+from morelib.nn.unrolled import Consistency, Unrolled
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # fastMRI's published network: 29,936,966 parameters.
+    "fastmri": {"widths": (18, 36, 72, 144, 288), "norm": "instance", "zero_init": False},
+    # As the MoRE paper trains it.
+    "paper": {"widths": (16, 20, 24, 28)},
+}
+
+
+class UNetDenoiser(nn.Module):
+    """D of Eq. 2 as one U-Net. Complex image (batch, y, x) in and out; it records no routing."""
+
+    def __init__(self, widths: Sequence[int], norm: Norm, zero_init: bool) -> None:
+        super().__init__()
+        self.unet = UNet(2, 2, widths, norm, zero_init)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, None]:
+        channels, door = Door.enter(image)
+        return door.leave(self.unet(channels)), None
+
+
+def e2e_varnet(
+    cascades: int = 12,
+    widths: Sequence[int] = (16, 20, 24, 28),
+    sens_widths: Sequence[int] = (8, 16, 32, 64, 128),
+    norm: Norm = "none",
+    zero_init: bool = True,
+    consistency: Consistency = "kspace",
+) -> Unrolled:
+    """E2EVarNet with a U-Net of the given widths in each cascade.
+
+    Args:
+        cascades: how many times Eq. 2 is unrolled.
+        widths: U-Net widths, finest first; the last is the bottleneck.
+        sens_widths: widths of the sensitivity network.
+        norm: `none` (the paper's baseline has no normalisation layers) or `instance` (as published).
+        zero_init: see `morelib.nn.unet.Decoder`.
+        consistency: see `morelib.nn.unrolled.Unrolled`.
+    """
+    denoisers = (UNetDenoiser(widths, norm, zero_init) for _ in range(cascades))
+    return Unrolled(denoisers, SensitivityNetwork(sens_widths, norm), consistency)

@@ -1,0 +1,131 @@
+"""MoRE: E2EVarNet whose U-Nets share one encoder among N expert decoders, chosen per sample by a router."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from morelib.nn.complex_io import Door
+from morelib.nn.sensitivity import SensitivityNetwork
+from morelib.nn.unet import Decoder, Encoder, Norm
+from morelib.nn.unrolled import Consistency, Unrolled
+from morelib.routing import Router, RoutingRecord, SampleRouting
+from morelib.routing.dispatch import mix_experts
+from morelib.routing.moe import GateScale, NoiseOn
+from morelib.routing.router import Crop
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Eqs. 3 to 8 as printed. These are the defaults; the name makes a configuration say so.
+    "paper": {},
+    # What kept small runs from collapsing in our own trials; see the chapter on load balancing.
+    "robust": {"crop": "pool", "standardise": True},
+}
+
+
+class MoreDenoiser(nn.Module):
+    """Eq. 6: D(x) = sum over the chosen experts of g_i Dec_i(Enc(x)).
+
+    Args:
+        encoder: shared by all experts; the bottleneck belongs to it.
+        experts: N decoders of one shape.
+        router: may be the same module in several cascades.
+        routing: selection, weights, cached inputs; one per cascade.
+    """
+
+    def __init__(
+        self, encoder: Encoder, experts: Sequence[Decoder], router: Router, routing: SampleRouting
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.experts = nn.ModuleList(experts)
+        self.router = router
+        self.routing = routing
+
+    def forward(self, image: Tensor) -> tuple[Tensor, RoutingRecord]:
+        """Complex image (batch, y, x) to (denoised image, what the router did)."""
+        channels, door = Door.enter(image)
+        features = self.encoder(channels)
+        weights, record = self.routing(self.router, features, self.training)
+        # Eq. 6
+        mixed = mix_experts(list(self.experts), features, weights, record.selected)
+        return door.leave(mixed), record
+
+
+def more(
+    cascades: int = 12,
+    widths: Sequence[int] = (16, 20, 24, 28),
+    n_experts: int = 4,
+    top_k: int = 2,
+    sens_widths: Sequence[int] = (8, 16, 32, 64, 128),
+    norm: Norm = "none",
+    zero_init: bool = True,
+    consistency: Consistency = "kspace",
+    expert_init: Literal["independent", "copies"] = "independent",
+    shared_router: bool = False,
+    gate_scale: GateScale = "paper",
+    gate_gradient: bool = True,
+    noise_on: NoiseOn = "gates",
+    crop: Crop = "centre",
+    embedding: int = 64,
+    reduction: int = 4,
+    router_width: int | None = None,
+    standardise: bool = False,
+    cached_inputs: int = 16,
+    cache_window: Sequence[int] = (40, 40),
+) -> Unrolled:
+    """MoRE as printed in Eqs. 3 to 8; each option is a decision that the paper leaves open.
+
+    Args:
+        cascades, widths, sens_widths, norm, zero_init, consistency: as for `e2e_varnet`.
+        n_experts, top_k: N and K; the paper gives neither.
+        expert_init: `independent` draws, or `copies` of the first expert.
+        shared_router: one router for all cascades instead of one each.
+        gate_scale, gate_gradient, noise_on, crop, cached_inputs, cache_window: see `SampleRouting`.
+        embedding, reduction, router_width, standardise: see `Router`.
+    """
+
+    def new_router() -> Router:
+        return Router(sum(widths), n_experts, embedding, reduction, router_width, standardise)
+
+    def new_experts() -> list[Decoder]:
+        first = Decoder(2, widths, norm, zero_init)
+        if expert_init == "copies":
+            return [first, *(deepcopy(first) for _ in range(n_experts - 1))]
+        return [first, *(Decoder(2, widths, norm, zero_init) for _ in range(n_experts - 1))]
+
+    shared = new_router() if shared_router else None
+    denoisers = (
+        MoreDenoiser(
+            Encoder(2, widths, norm),
+            new_experts(),
+            shared or new_router(),
+            SampleRouting(
+                top_k,
+                gate_scale,
+                noise_on,
+                gate_gradient,
+                crop,
+                cached_inputs,
+                (cache_window[0], cache_window[1]),
+            ),
+        )
+        for _ in range(cascades)
+    )
+    return Unrolled(denoisers, SensitivityNetwork(sens_widths, norm), consistency)
+
+
+def routings(model: nn.Module) -> list[SampleRouting]:
+    """The routing of each cascade that has one, in order: where a trainer sets tau and stores the cached inputs."""
+    return [module.routing for module in model.modules() if isinstance(module, MoreDenoiser)]
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(all parameters, those that run for one slice): they differ by the experts that are not chosen."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    idle = 0
+    for module in model.modules():
+        if isinstance(module, MoreDenoiser):
+            one_expert = sum(parameter.numel() for parameter in module.experts[0].parameters())
+            idle += one_expert * (len(module.experts) - module.routing.top_k)
+    return total, total - idle

@@ -1,0 +1,110 @@
+"""A U-Net in two halves, encoder and decoder, so that one encoder can serve several decoders."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Norm = Literal["none", "instance"]
+
+
+def _norm_and_activation(channels: int, norm: Norm) -> list[nn.Module]:
+    activation = nn.LeakyReLU(0.2)
+    return [nn.InstanceNorm2d(channels), activation] if norm == "instance" else [activation]
+
+
+class ConvBlock(nn.Sequential):
+    """Twice: 3x3 convolution without bias, optional instance norm, leaky ReLU (0.2)."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            *_norm_and_activation(out_channels, norm),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            *_norm_and_activation(out_channels, norm),
+        )
+
+
+class Encoder(nn.Module):
+    """Blocks of the given widths with 2x2 average pooling between them.
+
+    Args:
+        in_channels: channels of the input.
+        widths: one per level; the last is the bottleneck.
+        norm: `none` as the paper describes its baseline, or `instance` as fastMRI publishes it.
+    """
+
+    def __init__(self, in_channels: int, widths: Sequence[int], norm: Norm = "none") -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ConvBlock(i, o, norm) for i, o in pairwise([in_channels, *widths]))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(batch, in_channels, y, x) to the features E_1 .. E_L, finest first."""
+        features: list[Tensor] = []
+        for block in self.blocks:
+            x = block(F.avg_pool2d(features[-1], 2) if features else x)
+            features.append(x)
+        return features
+
+
+class Decoder(nn.Module):
+    """From the bottleneck back to full size: transposed convolution, skip, block; last a 1x1 convolution with bias.
+
+    Args:
+        out_channels: channels of the output.
+        widths: the encoder's widths, finest first.
+        norm: as for the encoder.
+        zero_init: start the last convolution at zero, so that the denoiser starts as (almost) no change. Compared
+            networks must start with the same residual scale, or the comparison measures the scale.
+    """
+
+    def __init__(
+        self, out_channels: int, widths: Sequence[int], norm: Norm = "none", zero_init: bool = False
+    ) -> None:
+        super().__init__()
+        steps = list(pairwise(reversed(widths)))
+        self.up = nn.ModuleList(
+            nn.Sequential(nn.ConvTranspose2d(i, o, 2, stride=2, bias=False), *_norm_and_activation(o, norm))
+            for i, o in steps
+        )
+        self.blocks = nn.ModuleList(ConvBlock(2 * o, o, norm) for _, o in steps)
+        self.last = nn.Conv2d(widths[0], out_channels, 1)
+        if zero_init:
+            nn.init.zeros_(self.last.weight)
+            assert self.last.bias is not None
+            nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Features E_1 .. E_L, finest first, to (batch, out_channels, y, x)."""
+        *skips, x = features
+        for up, block, skip in zip(self.up, self.blocks, reversed(skips), strict=True):
+            x = block(torch.cat([_fit(up(x), skip), skip], 1))
+        return self.last(x)
+
+
+def _fit(x: Tensor, skip: Tensor) -> Tensor:
+    """Pad right and bottom by reflection where pooling an odd size lost a row or column."""
+    missing_y, missing_x = skip.shape[-2] - x.shape[-2], skip.shape[-1] - x.shape[-1]
+    return F.pad(x, (0, missing_x, 0, missing_y), "reflect") if missing_x or missing_y else x
+
+
+class UNet(nn.Module):
+    """Encoder and one decoder (Ronneberger 2015, in fastMRI's form). (batch, in, y, x) to (batch, out, y, x)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int],
+        norm: Norm = "none",
+        zero_init: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(in_channels, widths, norm)
+        self.decoder = Decoder(out_channels, widths, norm, zero_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))

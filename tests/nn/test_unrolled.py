@@ -1,0 +1,124 @@
+"""Properties that every network of the registry has."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from morelib.errors import UserError
+from morelib.nn import Unrolled, build_model
+from morelib.nn.registry import NETWORKS
+from morelib.nn.sensitivity import acs_columns
+
+SMALL = {"cascades": 2, "widths": (4, 6, 8), "sens_widths": (4, 6)}
+
+
+def _model(name: str, **options: object) -> Unrolled:
+    torch.manual_seed(0)
+    return build_model(name, **{**SMALL, "zero_init": False, **options}).eval()
+
+
+def _data(batch: int = 1, coils: int = 3, height: int = 30, width: int = 22) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.rand(1, 1, 1, width, generator=generator) < 0.4
+    mask = (mask | acs_columns(width, torch.tensor([6]))).expand(batch, -1, -1, -1)
+    kspace = torch.randn(batch, coils, height, width, dtype=torch.complex64, generator=generator)
+    return 1e-4 * kspace * mask, mask
+
+
+networks = pytest.mark.parametrize("name", NETWORKS)
+forms = pytest.mark.parametrize("consistency", ["kspace", "image"])
+
+
+@networks
+@forms
+@pytest.mark.parametrize("size", [(30, 22), (31, 23), (16, 17), (9, 40)])
+@pytest.mark.parametrize("coils", [1, 4])
+def test_image_has_the_size_of_kspace(name: str, consistency: str, size: tuple[int, int], coils: int) -> None:
+    kspace, mask = _data(2, coils, *size)
+    image = _model(name, consistency=consistency)(kspace, mask).image
+    assert image.shape == (2, *size)
+    assert image.dtype == torch.float32
+    assert torch.isfinite(image).all() and (image >= 0).all()
+
+
+@networks
+@forms
+@torch.no_grad()
+def test_equivariant_to_the_scale_of_kspace(name: str, consistency: str) -> None:
+    model, (kspace, mask) = _model(name, consistency=consistency), _data()
+    image, scaled = model(kspace, mask).image, model(1e4 * kspace, mask).image
+    assert (1e4 * image - scaled).norm() / scaled.norm() < 1e-4
+
+
+@networks
+@torch.no_grad()
+def test_a_sample_does_not_depend_on_its_neighbours_in_the_batch(name: str) -> None:
+    model, (kspace, mask) = _model(name), _data(batch=3)
+    together = model(kspace, mask).image
+    alone = torch.cat([model(kspace[i : i + 1], mask[:1]).image for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3 * together.max().item())
+
+
+@networks
+@forms
+def test_a_dead_coil_and_an_empty_slice_give_no_nan(name: str, consistency: str) -> None:
+    model, (kspace, mask) = _model(name, consistency=consistency).train(), _data()
+    dead = kspace.clone()
+    dead[:, 1] = 0
+    for data in (dead, torch.zeros_like(kspace)):
+        model.zero_grad()
+        image = model(data, mask).image
+        assert torch.isfinite(image).all()
+        image.sum().backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert model.sensitivity(dead, mask)[:, 1].abs().max() == 0
+
+
+@networks
+def test_gradients_are_finite(name: str) -> None:
+    model, (kspace, mask) = _model(name).train(), _data()
+    model(kspace, mask).image.square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@networks
+@torch.no_grad()
+def test_given_maps_replace_the_network(name: str) -> None:
+    model, (kspace, mask) = _model(name), _data()
+    maps = model.sensitivity(kspace, mask, 6)
+    torch.testing.assert_close(model(kspace, mask, sens_maps=maps).image, model(kspace, mask, n_acs=6).image)
+    assert not torch.equal(model(kspace, mask, sens_maps=maps.roll(1, 1)).image, model(kspace, mask, 6).image)
+
+
+@networks
+@torch.no_grad()
+def test_fully_sampled_data_come_back_when_the_denoiser_is_silent(name: str) -> None:
+    """zero_init leaves only the (tiny) mean that the door adds; with it removed, consistency is all that is left."""
+    model = _model(name, zero_init=True)
+    kspace, _ = _data()
+    kspace = torch.randn_like(kspace)
+    kspace -= kspace.mean()
+    mask = torch.ones(1, 1, 1, kspace.shape[-1], dtype=torch.bool)
+    image = torch.fft.ifft2(torch.fft.ifftshift(kspace, (-2, -1)), norm="ortho").abs().square().sum(1).sqrt()
+    image = torch.fft.fftshift(image, (-2, -1))
+    assert (model(kspace, mask).image - image).norm() / image.norm() < 0.05
+
+
+@networks
+def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
+    model, (kspace, mask) = _model(name), _data()
+    with pytest.raises(ValueError, match="kspace must be complex"):
+        model(kspace.abs(), mask)
+    with pytest.raises(ValueError, match="mask must be bool"):
+        model(kspace, mask.float())
+    with pytest.raises(ValueError, match="mask must be bool"):
+        model(kspace, mask[..., 1:])
+
+
+def test_unknown_names_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"unknown model 'unet'; known models are e2e_varnet, more"):
+        build_model("unet")
+    with pytest.raises(UserError, match=r"unknown preset 'big'; .* fastmri, paper|unknown preset 'big'"):
+        build_model("e2e_varnet", preset="big")
+    with pytest.raises(UserError, match="has no option depth; its options are cascades"):
+        build_model("more", depth=3)
