@@ -1,0 +1,40 @@
+"""Metrics, evaluation of models, statistics over patients, and tables."""
+
+from morelib.evaluation.evaluate import (
+    ZeroFilled,
+    evaluate,
+    protocol,
+    read_metrics,
+    reconstruct_volume,
+    write_metrics,
+)
+from morelib.evaluation.metrics import nmse, psnr, ssim
+from morelib.evaluation.scores import VolumeScore
+from morelib.evaluation.statistics import compare, means_by_category
+from morelib.evaluation.tables import (
+    Table,
+    comparison_table,
+    paper_results_table,
+    results_table,
+    seed_table,
+)
+
+__all__ = [
+    "Table",
+    "VolumeScore",
+    "ZeroFilled",
+    "compare",
+    "comparison_table",
+    "evaluate",
+    "means_by_category",
+    "nmse",
+    "paper_results_table",
+    "protocol",
+    "psnr",
+    "read_metrics",
+    "reconstruct_volume",
+    "results_table",
+    "seed_table",
+    "ssim",
+    "write_metrics",
+]

@@ -1,0 +1,92 @@
+"""What a network's routers do on a data set: collected per slice, with the labels to compare them to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from morelib.data.dataset import Batch, SliceDataset
+from morelib.evaluation.evaluate import Model, reconstruct_volume
+from morelib.nn import Reconstruction
+
+
+@dataclass(frozen=True)
+class CollectedRouting:
+    """Routing of n slices in c cascades.
+
+    gates (c, n, experts), selected (c, n, k), embedding (c, n, d); acquisition and volume name per slice.
+    """
+
+    gates: Tensor
+    selected: Tensor
+    embedding: Tensor
+    acquisition: tuple[str, ...]
+    volume: tuple[str, ...]
+
+    def of_anatomy(self, anatomy: str) -> "CollectedRouting":
+        """The slices of `brain` or of `knee` (acquisitions that begin with AX or with COR)."""
+        prefix = {"brain": "AX", "knee": "COR"}[anatomy]
+        keep = [i for i, name in enumerate(self.acquisition) if name.startswith(prefix)]
+        rows = torch.tensor(keep)
+        return CollectedRouting(
+            self.gates[:, rows],
+            self.selected[:, rows],
+            self.embedding[:, rows],
+            tuple(self.acquisition[i] for i in keep),
+            tuple(self.volume[i] for i in keep),
+        )
+
+
+def collect_routing(
+    model: Model, *datasets: SliceDataset, device: torch.device | str = "cpu"
+) -> CollectedRouting:
+    """Reconstruct every slice of `datasets` and keep what the routers did. ValueError for a network that has none."""
+    records: list[Reconstruction] = []
+    labels: list[tuple[str, str]] = []
+
+    def keep(batch: Batch, output: Reconstruction) -> None:
+        if output.routing is None:
+            raise ValueError("this network has no router")
+        records.append(output)
+        labels.extend(zip(batch.acquisition, batch.volume, strict=True))
+
+    for dataset in datasets:
+        for number in range(len(dataset.volumes)):
+            reconstruct_volume(model, (dataset[item] for item in dataset.items_of(number)), device, keep)
+
+    def stack(name: str) -> Tensor:
+        rows = [torch.stack([getattr(r, name) for r in output.routing or ()]) for output in records]
+        return torch.cat(rows, 1).cpu()
+
+    acquisition, volume = zip(*labels, strict=True)
+    return CollectedRouting(stack("gates"), stack("selected"), stack("embedding"), acquisition, volume)
+
+
+def tsne(embedding: Tensor, perplexity: float = 15.0, seed: int = 0) -> NDArray[np.float64]:
+    """Two-dimensional t-SNE (van der Maaten 2008) of (n, d), standardised per dimension first.
+
+    The perplexity is lowered to (n - 1) / 3 where there are few points.
+    """
+    points = StandardScaler().fit_transform(embedding.double().numpy())
+    method = TSNE(perplexity=min(perplexity, (len(points) - 1) / 3), random_state=seed, init="pca")
+    return np.asarray(method.fit_transform(points), dtype=np.float64)
+
+
+def neighbour_accuracy(
+    embedding: Tensor, labels: tuple[str, ...], volumes: tuple[str, ...], neighbours: int = 5
+) -> float:
+    """How often a slice's label is guessed from its nearest neighbours in the embedding, of other volumes only.
+
+    Slices of the same volume would give the answer away. Uses all dimensions, so unlike a t-SNE picture it cannot
+    flatter.
+    """
+    points = StandardScaler().fit_transform(embedding.double().numpy())
+    classifier = KNeighborsClassifier(neighbours)
+    guessed = cross_val_predict(classifier, points, np.array(labels), groups=volumes, cv=LeaveOneGroupOut())
+    return float(np.mean(guessed == np.array(labels)))

@@ -1,0 +1,17 @@
+"""The record that evaluation makes and statistics and tables read."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VolumeScore:
+    """One volume's scores: `psnr` in dB, `ssim` from 0 to 1, `nmse`; `acceleration` is the true (net) one."""
+
+    volume: str
+    acquisition: str
+    patient: str
+    n_slices: int
+    acceleration: float
+    psnr: float
+    ssim: float
+    nmse: float

@@ -1,0 +1,161 @@
+"""Results as tables, in markdown and HTML, with everything needed to read them in their headers."""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from morelib.data.volume import CATEGORY_NAMES
+from morelib.evaluation import paper_table
+from morelib.evaluation.scores import VolumeScore
+from morelib.evaluation.statistics import (
+    ALL,
+    PairedDifference,
+    average_seeds,
+    categories_of,
+    means_by_category,
+    seed_spread,
+)
+
+# One system's scores: one list per training seed (a single one for systems that are not trained).
+Runs = Sequence[Sequence[VolumeScore]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are text in which `**x**` is bold and a line break may stand; notebooks show it as HTML."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+
+    def markdown(self) -> str:
+        """A pipe table, the caption below."""
+        lines = [self.header, ("---",) * len(self.header), *self.rows]
+        text = "\n".join("| " + " | ".join(cells).replace("\n", "<br>") + " |" for cells in lines)
+        return f"{text}\n\n{self.caption}\n"
+
+    def html(self) -> str:
+        """A `<table>` with a `<caption>`; text is escaped."""
+        head = "".join(f"<th>{_html(cell)}</th>" for cell in self.header)
+        body = "".join(
+            f"<tr><th>{_html(row[0])}</th>" + "".join(f"<td>{_html(cell)}</td>" for cell in row[1:]) + "</tr>"
+            for row in self.rows
+        )
+        caption = f"<caption>{_html(self.caption)}</caption>"
+        return f'<table class="more-results">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+    _repr_html_ = html
+    _repr_markdown_ = markdown
+
+
+def results_table(systems: Mapping[str, Runs], caption: str = "") -> Table:
+    """SSIM (%) / PSNR (dB) of each system (rows) in each category (columns) and their mean, best in bold.
+
+    Every system must have scored the same volumes; a cell is the mean over volumes of the mean over seeds.
+    """
+    means = {name: means_by_category(average_seeds(runs)) for name, runs in systems.items()}
+    reference = next(iter(means.values()))
+    header = [
+        "",
+        *(f"{category_name(c)}\n{_count(m.n_volumes, m.n_patients)}" for c, m in reference.items()),
+        "seeds",
+    ]
+    values = {
+        name: {column: (100 * mean.ssim, mean.psnr) for column, mean in row.items()}
+        for name, row in means.items()
+    }
+    rows = _rows(values)
+    seeded = [(*row, str(len(runs))) for row, runs in zip(rows, systems.values(), strict=True)]
+    return Table(
+        tuple(header), tuple(seeded), caption or "SSIM (%) / PSNR (dB), per volume; best of a column in bold."
+    )
+
+
+def paper_results_table() -> Table:
+    """The paper's Table I with the mean of its seven columns, in the form of `results_table`."""
+    values = {}
+    for method in paper_table.METHODS:
+        ssim, psnr = paper_table.TABLE_I["ssim"][method], paper_table.TABLE_I["psnr"][method]
+        values[method] = {column: (ssim[column], psnr[column]) for column in ssim}
+        values[method][ALL] = (paper_table.mean(method, "ssim"), paper_table.mean(method, "psnr"))
+    columns = [category_name(column) for column in values[paper_table.METHODS[0]]]
+    caption = (
+        "The paper's Table I: SSIM (%) / PSNR (dB) on fastMRI at 8x, best of a column in bold. The paper gives no"
+        " number of volumes or patients, no seeds and no errors; the last column is computed here."
+    )
+    return Table(("", *columns), tuple(_rows(values)), caption)
+
+
+def comparison_table(differences: Sequence[PairedDifference], a: str, b: str) -> Table:
+    """One row per category: a minus b with its 95 % interval and p-values."""
+    metric = differences[0].metric
+    scale, unit = {"ssim": (100.0, "points"), "psnr": (1.0, "dB"), "nmse": (1.0, "")}[metric]
+    header = ("", f"difference {unit}".strip(), "95 % interval", "p", "p (Holm)", "volumes (patients)")
+    rows = []
+    for d in differences:
+        interval = "n < 2"
+        if d.low is not None and d.high is not None:
+            interval = f"{scale * d.low:+.2f} to {scale * d.high:+.2f}"
+        counts = f"{d.n_volumes} ({d.n_patients})"
+        name = category_name(d.category)
+        rows.append((name, f"{scale * d.mean:+.2f}", interval, _p(d.p), _p(d.p_holm), counts))
+    caption = (
+        f"{metric.upper()} of {a} minus {b} on the same volumes, seeds averaged. Interval: bootstrap over patients;"
+        " p: Wilcoxon signed-rank over patients, corrected by Holm for the rows of this table;"
+        " with n patients it is never below 2 / 2^n."
+    )
+    return Table(header, tuple(rows), caption)
+
+
+def seed_table(systems: Mapping[str, Runs]) -> Table:
+    """Mean of the categories and its standard deviation over training seeds, for systems with at least one run."""
+    rows = []
+    for name, runs in systems.items():
+        cells = []
+        for scale, (mean, deviation) in ((100, seed_spread(runs, "ssim")), (1, seed_spread(runs, "psnr"))):
+            cells.append(f"{scale * mean:.2f}" + ("" if deviation is None else f" ± {scale * deviation:.2f}"))
+        rows.append((name, *cells, str(len(runs))))
+    caption = "Mean of the categories; ± is the standard deviation over training seeds, not over patients."
+    return Table(("", "SSIM (%)", "PSNR (dB)", "seeds"), tuple(rows), caption)
+
+
+def beats(systems: Mapping[str, Runs], system: str, reference: str) -> dict[str, bool]:
+    """Per category: has `system` a higher mean SSIM and a higher mean PSNR than `reference`?"""
+    ours, theirs = (means_by_category(average_seeds(systems[name])) for name in (system, reference))
+    categories = categories_of(systems[system][0])
+    return {c: ours[c].ssim > theirs[c].ssim and ours[c].psnr > theirs[c].psnr for c in categories}
+
+
+def category_name(category: str) -> str:
+    """The name the paper prints for an acquisition."""
+    return CATEGORY_NAMES.get(category, category)
+
+
+def _rows(values: Mapping[str, Mapping[str, tuple[float, float]]]) -> list[tuple[str, ...]]:
+    """Rows of "SSIM / PSNR" cells; whatever prints as the best of its column is bold."""
+    printed = {
+        name: {column: [f"{value:.2f}" for value in pair] for column, pair in row.items()}
+        for name, row in values.items()
+    }
+    rows = []
+    for name, row in printed.items():
+        cells = []
+        for column, pair in row.items():
+            best = [max((other[column][i] for other in printed.values()), key=float) for i in (0, 1)]
+            cells.append(" / ".join(f"**{v}**" if v == top else v for v, top in zip(pair, best, strict=True)))
+        rows.append((name, *cells))
+    return rows
+
+
+def _count(volumes: int, patients: int) -> str:
+    return f"n = {volumes} ({patients} patient{'s' * (patients != 1)})"
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _html(text: str) -> str:
+    escaped = html.escape(text).replace("\n", "<br>")
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escaped)
