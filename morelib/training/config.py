@@ -1,0 +1,55 @@
+"""What a training run needs to know, apart from the network and the data."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from morelib.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one run. The defaults are the paper's, or our reading of it where it is silent.
+
+    Pairs are (start, end) of a log-linear annealing over the planned optimiser steps (paper, Sec. III-B).
+    """
+
+    epochs: int = 40
+    lr: float = 2e-4
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    patience: int = 3  # epochs without a better validation SSIM; the best weights are kept
+    batch_size: int = 1
+    seed: int = 0
+    tau: tuple[float, float] = (1.0, 0.01)  # selection noise, Eq. 8
+    alpha_aux: tuple[float, float] = (0.1, 0.001)  # alpha_1 of Eq. 7
+    alpha_sparse: float = 0.005  # alpha_2
+    alpha_z: float = 0.001  # alpha_3
+    precision: str = "32-true"  # Lightning Fabric's names
+    workers: int = 0
+    checkpoint_steps: int = 500  # a checkpoint to resume from this often, and after every epoch
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("lr", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"training.{name} is {getattr(self, name)}; it must be positive")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "training") -> "TrainConfig":
+        """Build from a mapping such as a YAML block. Unknown keys raise UserError, naming `where`."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise UserError(
+                f"{where}: unknown key {', '.join(unknown)}; known keys are {', '.join(sorted(known))}"
+            )
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same settings as plain YAML and JSON types."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }

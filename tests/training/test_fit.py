@@ -1,0 +1,162 @@
+"""The loop learns, stops, survives being killed with the same result, and names the slice that broke it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from morelib.data.dataset import Slice, SliceDataset
+from morelib.data.volume import find_volumes
+from morelib.errors import UserError
+from morelib.training import TrainConfig, load_run, train
+from morelib.training.fit import Diverged
+
+OPTIONS: dict[str, Any] = {"cascades": 1, "widths": (4, 6), "sens_widths": (2, 4)}
+ROUTED = OPTIONS | {"n_experts": 3, "top_k": 1, "cached_inputs": 3}
+CONFIG = TrainConfig(epochs=2, lr=1e-2, checkpoint_steps=3)
+
+
+@pytest.fixture
+def sets(fastmri_files: Path) -> tuple[SliceDataset, SliceDataset]:
+    volumes = find_volumes(fastmri_files)
+    settings = {"acceleration": 3, "center_fraction": 0.2}
+    return SliceDataset(volumes[::3], train=True, **settings), SliceDataset(volumes[1::5], **settings)
+
+
+def _train(model: str, sets: tuple[SliceDataset, SliceDataset], config: TrainConfig, folder: Path) -> Path:
+    options = ROUTED if model == "more" else OPTIONS
+    train(model, options, *sets, config, folder, show_progress=False)
+    return folder
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("seconds")
+    return lines
+
+
+class Killed(BaseException):
+    """Like Ctrl-C, but not confused with one."""
+
+
+class DiesAt(SliceDataset):
+    """Raises when slice number `die_after` is read."""
+
+    die_after = 0
+
+    def __getitem__(self, item: int) -> Slice:
+        if self.die_after == 0:
+            raise Killed
+        self.die_after -= 1
+        return super().__getitem__(item)
+
+
+@pytest.mark.parametrize("model", ["e2e_varnet", "more"])
+def test_training_lowers_the_validation_loss_and_the_run_loads(
+    model: str, sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    folder = _train(model, sets, replace(CONFIG, epochs=4), tmp_path / "run")
+    losses = [line["val_ssim_loss"] for line in _log(folder)]
+    assert min(losses[1:]) < losses[0]
+    loaded, values = load_run(folder)
+    assert values["model"]["name"] == model
+    assert values["training"]["epochs"] == 4
+    assert not loaded.training
+
+
+@pytest.mark.parametrize("model", ["e2e_varnet", "more"])
+@pytest.mark.parametrize("die_after", [1, 5, 13])
+def test_resumed_equals_uninterrupted(
+    model: str, die_after: int, sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    whole = _train(model, sets, CONFIG, tmp_path / "whole")
+    fragile = DiesAt(sets[0].volumes, train=True, acceleration=3, center_fraction=0.2)
+    fragile.die_after = die_after
+    with pytest.raises(Killed):
+        _train(model, (fragile, sets[1]), CONFIG, tmp_path / "resumed")
+    torch.manual_seed(12345)  # a new process starts with other random numbers
+    resumed = _train(model, sets, CONFIG, tmp_path / "resumed")
+    assert _log(whole) == _log(resumed)
+    for (name, value), (_, other) in zip(
+        load_run(whole)[0].state_dict().items(), load_run(resumed)[0].state_dict().items(), strict=True
+    ):
+        assert torch.equal(value, other), name
+
+
+def test_a_finished_run_is_loaded_and_not_trained_again(
+    sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    folder = _train("more", sets, CONFIG, tmp_path / "run")
+    before = (folder / "weights.safetensors").read_bytes()
+    fragile = DiesAt(sets[0].volumes, train=True)
+    _train("more", (fragile, sets[1]), CONFIG, folder)
+    assert (folder / "weights.safetensors").read_bytes() == before
+
+
+def test_patience_stops_and_the_best_weights_are_kept(
+    sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    config = replace(CONFIG, epochs=30, lr=0.3, patience=2)  # far too large a step: it cannot keep improving
+    folder = _train("e2e_varnet", sets, config, tmp_path / "run")
+    losses = [line["val_ssim_loss"] for line in _log(folder)]
+    assert len(losses) < 30
+    assert losses.index(min(losses)) == len(losses) - 1 - 2
+
+
+def test_the_log_tells_the_annealing_and_the_load(
+    sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    first, last = _log(_train("more", sets, CONFIG, tmp_path / "run"))
+    assert first["tau"] > last["tau"] and first["alpha_aux"] > last["alpha_aux"]
+    assert sum(last["load"][0]) == pytest.approx(1)
+    assert 1 <= last["effective_experts"][0] <= 3
+    assert last["grad_norm"] > 0
+
+
+def test_another_configuration_in_the_same_folder_is_refused(
+    sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    _train("e2e_varnet", sets, CONFIG, tmp_path)
+    with pytest.raises(UserError, match="another configuration"):
+        _train("e2e_varnet", sets, replace(CONFIG, lr=1e-3), tmp_path)
+
+
+def test_a_loss_that_is_no_number_names_the_slice(
+    sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    class Poisoned(SliceDataset):
+        def __getitem__(self, item: int) -> Slice:
+            return replace(super().__getitem__(item), target=torch.full((24, 24), torch.nan))
+
+    with pytest.raises(Diverged, match=r"loss nan, .* on file.*\.h5 slice \d"):
+        _train("e2e_varnet", (Poisoned(sets[0].volumes, train=True), sets[1]), CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize("spoil", ["missing", "truncated", "foreign"])
+def test_damaged_weights_are_a_clear_line(
+    spoil: str, sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    folder = _train("e2e_varnet", sets, replace(CONFIG, epochs=1), tmp_path)
+    weights = folder / "weights.safetensors"
+    if spoil == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:100] if spoil == "truncated" else b"no weights at all")
+    with pytest.raises(UserError, match="train the run again"):
+        load_run(folder)
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not a run folder"):
+        load_run(tmp_path)
+
+
+def test_configuration_errors_name_the_key() -> None:
+    with pytest.raises(UserError, match="unknown key learning_rate"):
+        TrainConfig.from_dict({"learning_rate": 1})
+    with pytest.raises(UserError, match=r"training.epochs is 0"):
+        TrainConfig(epochs=0)
