@@ -1,0 +1,71 @@
+"""Which scan parameters a volume gets: a row of the fastMRI volume table, drawn as often as it occurs."""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The columns of the volume table that make up a protocol, in the order of assets/protocols.csv.
+FIELDS = (
+    "acquisition", "sequence", "field_t", "tr_ms", "te_ms", "ti_ms", "flip_deg",
+    "encoded_y", "pe_max", "pe_center",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Times in ms, flip angle in degrees, field in tesla; phase-encode limits in encoded columns."""
+
+    acquisition: str
+    sequence: str
+    field_t: float
+    tr_ms: float
+    te_ms: float
+    ti_ms: float
+    flip_deg: float
+    encoded_y: int
+    pe_max: int
+    pe_center: int
+
+    def limits(self, width: int) -> tuple[int, int]:
+        """(center, maximum) of the phase-encode limits scaled from `encoded_y` to `width` columns.
+
+        As fastMRI reads them, columns width // 2 - center to width // 2 - center + maximum are acquired.
+        """
+        center = min(round(self.pe_center * width / self.encoded_y), width // 2)
+        maximum = min(round((self.pe_max + 1) * width / self.encoded_y) - 1, width // 2 + center - 1)
+        return center, maximum
+
+
+@cache
+def _table() -> dict[str, tuple[list[Protocol], NDArray[np.float64]]]:
+    """Per acquisition its protocols and their frequencies."""
+    table: dict[str, tuple[list[Protocol], list[int]]] = {}
+    asset = files("morelib.data.phantom").joinpath("assets", "protocols.csv")
+    for row in csv.DictReader(asset.read_text(encoding="utf-8").splitlines()):
+        protocols, counts = table.setdefault(row["acquisition"], ([], []))
+        counts.append(int(row["count"]))
+        protocols.append(
+            Protocol(
+                acquisition=row["acquisition"],
+                sequence=row["sequence"],
+                field_t=float(row["field_t"]),
+                tr_ms=float(row["tr_ms"]),
+                te_ms=float(row["te_ms"]),
+                ti_ms=float(row["ti_ms"]),
+                flip_deg=float(row["flip_deg"]),
+                encoded_y=int(row["encoded_y"]),
+                pe_max=int(row["pe_max"]),
+                pe_center=int(row["pe_center"]),
+            )
+        )
+    return {name: (protocols, np.array(counts) / sum(counts)) for name, (protocols, counts) in table.items()}
+
+
+def draw_protocol(acquisition: str, rng: np.random.Generator) -> Protocol:
+    """A protocol of the category, drawn with its real frequency."""
+    protocols, frequency = _table()[acquisition]
+    return protocols[rng.choice(len(protocols), p=frequency)]
