@@ -37,8 +37,13 @@ class Door:
         x = F.pad(x, (left, pad_x - left, top, pad_y - top))
         return x, cls(mean, std, top, left, (height, width))
 
-    def leave(self, channels: Tensor) -> Tensor:
-        """Real channels (batch, 2, y', x') back to a complex image (batch, y, x)."""
+    def leave(self, channels: Tensor, restore_mean: bool = True) -> Tensor:
+        """Real channels (batch, 2, y', x') back to a complex image (batch, y, x).
+
+        Without the mean, channels of zero leave as zero: right for a correction that is subtracted from an image.
+        """
         height, width = self.size
-        x = channels[..., self.top : self.top + height, self.left : self.left + width] * self.std + self.mean
+        x = channels[..., self.top : self.top + height, self.left : self.left + width] * self.std
+        if restore_mean:
+            x = x + self.mean
         return torch.view_as_complex(x.permute(0, 2, 3, 1).contiguous())

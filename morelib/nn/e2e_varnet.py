@@ -12,7 +12,12 @@ from morelib.nn.unrolled import Consistency, Unrolled
 
 PRESETS: dict[str, dict[str, Any]] = {
     # fastMRI's published network: 29,936,966 parameters.
-    "fastmri": {"widths": (18, 36, 72, 144, 288), "norm": "instance", "zero_init": False},
+    "fastmri": {
+        "widths": (18, 36, 72, 144, 288),
+        "norm": "instance",
+        "zero_init": False,
+        "restore_mean": True,
+    },
     # As the MoRE paper trains it.
     "paper": {"widths": (16, 20, 24, 28)},
 }
@@ -21,13 +26,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 class UNetDenoiser(nn.Module):
     """D of Eq. 2 as one U-Net. Complex image (batch, y, x) in and out; it records no routing."""
 
-    def __init__(self, widths: Sequence[int], norm: Norm, zero_init: bool) -> None:
+    def __init__(self, widths: Sequence[int], norm: Norm, zero_init: bool, restore_mean: bool) -> None:
         super().__init__()
         self.unet = UNet(2, 2, widths, norm, zero_init)
+        self.restore_mean = restore_mean
 
     def forward(self, image: Tensor) -> tuple[Tensor, None]:
         channels, door = Door.enter(image)
-        return door.leave(self.unet(channels)), None
+        return door.leave(self.unet(channels), self.restore_mean), None
 
 
 def e2e_varnet(
@@ -36,6 +42,7 @@ def e2e_varnet(
     sens_widths: Sequence[int] = (8, 16, 32, 64, 128),
     norm: Norm = "none",
     zero_init: bool = True,
+    restore_mean: bool = False,
     consistency: Consistency = "kspace",
 ) -> Unrolled:
     """E2EVarNet with a U-Net of the given widths in each cascade.
@@ -46,7 +53,9 @@ def e2e_varnet(
         sens_widths: widths of the sensitivity network.
         norm: `none` (the paper's baseline has no normalisation layers) or `instance` (as published).
         zero_init: see `morelib.nn.unet.Decoder`.
+        restore_mean: add the image's mean to each correction, as fastMRI does. A correction that starts at zero then
+            starts at the mean instead, and every cascade takes it away and puts it back.
         consistency: see `morelib.nn.unrolled.Unrolled`.
     """
-    denoisers = (UNetDenoiser(widths, norm, zero_init) for _ in range(cascades))
+    denoisers = (UNetDenoiser(widths, norm, zero_init, restore_mean) for _ in range(cascades))
     return Unrolled(denoisers, SensitivityNetwork(sens_widths, norm), consistency)

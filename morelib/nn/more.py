@@ -31,16 +31,23 @@ class MoreDenoiser(nn.Module):
         experts: N decoders of one shape.
         router: may be the same module in several cascades.
         routing: selection, weights, cached inputs; one per cascade.
+        restore_mean: see `e2e_varnet`.
     """
 
     def __init__(
-        self, encoder: Encoder, experts: Sequence[Decoder], router: Router, routing: SampleRouting
+        self,
+        encoder: Encoder,
+        experts: Sequence[Decoder],
+        router: Router,
+        routing: SampleRouting,
+        restore_mean: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.experts = nn.ModuleList(experts)
         self.router = router
         self.routing = routing
+        self.restore_mean = restore_mean
 
     def forward(self, image: Tensor) -> tuple[Tensor, RoutingRecord]:
         """Complex image (batch, y, x) to (denoised image, what the router did)."""
@@ -49,7 +56,7 @@ class MoreDenoiser(nn.Module):
         weights, record = self.routing(self.router, features, self.training)
         # Eq. 6
         mixed = mix_experts(list(self.experts), features, weights, record.selected)
-        return door.leave(mixed), record
+        return door.leave(mixed, self.restore_mean), record
 
 
 def more(
@@ -60,6 +67,7 @@ def more(
     sens_widths: Sequence[int] = (8, 16, 32, 64, 128),
     norm: Norm = "none",
     zero_init: bool = True,
+    restore_mean: bool = False,
     consistency: Consistency = "kspace",
     expert_init: Literal["independent", "copies"] = "independent",
     shared_router: bool = False,
@@ -77,7 +85,7 @@ def more(
     """MoRE as printed in Eqs. 3 to 8; each option is a decision that the paper leaves open.
 
     Args:
-        cascades, widths, sens_widths, norm, zero_init, consistency: as for `e2e_varnet`.
+        cascades, widths, sens_widths, norm, zero_init, restore_mean, consistency: as for `e2e_varnet`.
         n_experts, top_k: N and K; the paper gives neither.
         expert_init: `independent` draws, or `copies` of the first expert.
         shared_router: one router for all cascades instead of one each.
@@ -109,6 +117,7 @@ def more(
                 cached_inputs,
                 (cache_window[0], cache_window[1]),
             ),
+            restore_mean,
         )
         for _ in range(cascades)
     )

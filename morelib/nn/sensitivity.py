@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from morelib.nn.complex_io import Door
 from morelib.nn.unet import Norm, UNet
 from morelib.physics.fourier import ifft2c
+from morelib.physics.masks import acs_columns
 from morelib.physics.sense import normalise_maps
 
 
@@ -23,13 +24,6 @@ def find_acs(mask: Tensor) -> Tensor:
     right = columns[:, centre:].cumprod(-1).sum(-1)
     symmetric = (2 * torch.minimum(left, right)).clamp(min=1)
     return torch.where(columns.bool().all(-1), columns.shape[-1], symmetric)
-
-
-def acs_columns(width: int, n_acs: Tensor) -> Tensor:
-    """Bool (batch, 1, 1, width): the central `n_acs` (batch,) columns."""
-    first = ((width - n_acs + 1) // 2).unsqueeze(-1)
-    column = torch.arange(width, device=n_acs.device)
-    return ((column >= first) & (column < first + n_acs.unsqueeze(-1)))[:, None, None]
 
 
 class SensitivityNetwork(nn.Module):

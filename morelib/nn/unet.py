@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         out_channels: channels of the output.
         widths: the encoder's widths, finest first.
         norm: as for the encoder.
-        zero_init: start the last convolution at zero, so that the denoiser starts as (almost) no change. Compared
+        zero_init: start the last convolution at zero, so that the correction starts as none. Compared
             networks must start with the same residual scale, or the comparison measures the scale.
     """
 

@@ -117,5 +117,12 @@ def count_acs(mask: Tensor) -> int:
     return n_acs
 
 
+def acs_columns(width: int, n_acs: Tensor) -> Tensor:
+    """Bool (batch, 1, 1, width): the central `n_acs` (batch,) columns."""
+    first = ((width - n_acs + 1) // 2).unsqueeze(-1)
+    column = torch.arange(width, device=n_acs.device)
+    return ((column >= first) & (column < first + n_acs.unsqueeze(-1)))[:, None, None]
+
+
 def _net_acceleration(columns: Tensor, padding: tuple[int, int]) -> float:
     return (padding[1] - padding[0]) / int(columns.sum())

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from morelib.nn import Unrolled, build_model
 from morelib.nn.more import routings
-from morelib.nn.sensitivity import acs_columns
+from morelib.physics.masks import acs_columns
 from morelib.routing.losses import mean_losses
 
 SMALL = {"cascades": 2, "widths": (4, 6, 8), "sens_widths": (4, 6), "zero_init": False}

@@ -1,0 +1,56 @@
+"""Grids of grey-value images with captions: the way every reconstruction is shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image of a grid.
+
+    image: real (y, x). title: above it. vmax: upper end of the grey scale, the image's 99.5th percentile when None.
+    cmap: `gray` for images, `inferno` for errors. note: small text inside, such as a score.
+    """
+
+    image: ArrayLike
+    title: str = ""
+    vmax: float | None = None
+    cmap: str = "gray"
+    note: str = ""
+
+
+def image_grid(
+    rows: Sequence[Sequence[Panel]], row_titles: Sequence[str] = (), width: float = 10.0
+) -> Figure:
+    """Draw rows of panels, equal in number, on one figure `width` inches wide. The caller owns the figure."""
+    columns = len(rows[0])
+    shape = np.shape(rows[0][0].image)
+    cell = width / columns
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(width, len(rows) * (cell * shape[0] / shape[1] + 0.28)), squeeze=False
+    )
+    for r, row in enumerate(rows):
+        for axis, panel in zip(axes[r], row, strict=True):
+            image = np.asarray(panel.image)
+            vmax = float(np.percentile(image, 99.5)) if panel.vmax is None else panel.vmax
+            axis.imshow(image, cmap=panel.cmap, vmin=0, vmax=vmax or 1.0, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+            axis.set_title(panel.title, fontsize=10, pad=4)
+            if panel.note:
+                axis.text(
+                    0.03, 0.04, panel.note, transform=axis.transAxes, color="white", fontsize=8,
+                    bbox={"facecolor": "black", "alpha": 0.55, "edgecolor": "none", "pad": 2},
+                )  # fmt: skip
+        if row_titles:
+            axes[r, 0].set_ylabel(row_titles[r], fontsize=10)
+    figure.tight_layout(pad=0.4)
+    plt.close(figure)  # shown once, as the value of the cell, and not again by the inline backend
+    return figure

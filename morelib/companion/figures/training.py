@@ -1,0 +1,97 @@
+"""Curves of training runs, drawn from their log.jsonl."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from morelib.companion.figures.style import COLOURS, SYSTEM_NAMES, layout
+
+Log = Sequence[Mapping[str, Any]]
+
+
+def read_log(run_folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl, one per epoch."""
+    return [json.loads(line) for line in (run_folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def loss_curves(logs: Mapping[str, Sequence[Log]], zero_filled: float) -> go.Figure:
+    """Training and validation 1 - SSIM over epochs of each system's runs; the zero-filled loss as a dashed line."""
+    figure = go.Figure()
+    for colour, (system, runs) in zip(COLOURS, logs.items(), strict=False):
+        for number, log in enumerate(runs):
+            epochs = [line["epoch"] + 1 for line in log]
+            for key, dash, name in (
+                ("train_ssim_loss", "dot", "training"),
+                ("val_ssim_loss", "solid", "validation"),
+            ):
+                figure.add_scatter(
+                    x=epochs,
+                    y=[line[key] for line in log],
+                    mode="lines+markers",
+                    line={"color": colour, "dash": dash},
+                    name=f"{SYSTEM_NAMES[system]}, {name}",
+                    legendgroup=f"{system}-{key}",
+                    showlegend=number == 0,
+                )
+    figure.add_hline(
+        y=zero_filled, line={"dash": "dash", "color": "#555"}, annotation_text="zero-filled, validation"
+    )
+    figure.update_xaxes(title="epoch", dtick=1 if max(len(log) for log in logs["more"]) < 15 else None)
+    figure.update_yaxes(title="1 - SSIM", rangemode="tozero")
+    return layout(figure, height=400)
+
+
+def router_curves(log: Log) -> go.Figure:
+    """Left: the three unweighted terms of Eq. 7 over epochs. Right: the annealed tau and alpha_1, on a log axis."""
+    figure = make_subplots(
+        1, 2, subplot_titles=("terms of Eq. 7, mean over cascades", "annealed coefficients")
+    )
+    epochs = [line["epoch"] + 1 for line in log]
+    for column, keys in enumerate((("aux", "sparse", "z"), ("tau", "alpha_aux")), start=1):
+        for key in keys:
+            name = {
+                "aux": "load balance",
+                "sparse": "entropy",
+                "z": "z",
+                "tau": "tau",
+                "alpha_aux": "alpha_1",
+            }[key]
+            figure.add_scatter(
+                x=epochs, y=[line[key] for line in log], mode="lines+markers", name=name, row=1, col=column
+            )
+    figure.update_xaxes(title="epoch")
+    figure.update_yaxes(type="log", col=2, row=1)
+    layout(figure, height=360)
+    # The subplot titles stand where the legend would.
+    return figure.update_layout(legend={"y": -0.3, "yanchor": "top"}, margin={"b": 90})
+
+
+def usage_curves(log: Log) -> go.Figure:
+    """Effective experts per cascade over epochs: by counted selections (noise included) and by mean gate."""
+    figure = make_subplots(
+        1, 2, subplot_titles=("by selections, noise included", "by mean gate"), shared_yaxes=True
+    )
+    epochs = [line["epoch"] + 1 for line in log]
+    n_experts = len(log[0]["load"][0])
+    for column, key in enumerate(("effective_experts", "effective_by_gate"), start=1):
+        for cascade in range(len(log[0][key])):
+            figure.add_scatter(
+                x=epochs,
+                y=[line[key][cascade] for line in log],
+                mode="lines+markers",
+                line={"color": COLOURS[cascade % len(COLOURS)]},
+                name=f"cascade {cascade + 1}",
+                legendgroup=str(cascade),
+                showlegend=column == 1,
+                row=1,
+                col=column,
+            )
+    figure.update_xaxes(title="epoch")
+    figure.update_yaxes(range=[0.8, n_experts + 0.2])
+    figure.update_yaxes(title="effective experts", row=1, col=1)
+    layout(figure, height=360)
+    return figure.update_layout(legend={"y": -0.3, "yanchor": "top"}, margin={"b": 90})

@@ -1,0 +1,64 @@
+"""Profiles parse, and a mistake in one is named."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from morelib.companion.profile import load_profile, profile_names, profile_path
+from morelib.errors import UserError
+from morelib.nn import build_model
+
+
+def test_the_four_profiles_parse_and_their_networks_can_be_built() -> None:
+    assert profile_names() == ["cpu", "gpu", "paper", "smoke"]
+    for name in profile_names():
+        profile = load_profile(name)
+        assert (profile.name, profile.reference) == (name, name)
+        assert sum(profile.split.fractions.values()) == pytest.approx(1)
+        assert sum(profile.split.held_out.values()) == pytest.approx(1)
+        assert profile.seeds
+    smoke = load_profile("smoke")
+    for name, options in smoke.models.items():
+        build_model(name, **asdict(smoke.model) | options)
+
+
+def test_the_paper_profile_is_the_paper() -> None:
+    paper = load_profile("paper")
+    assert paper.data.fastmri is not None
+    assert sum(paper.data.fastmri.train_volumes.values()) == 400
+    assert (paper.training.epochs, paper.training.lr, paper.training.patience) == (40, 2e-4, 3)
+    assert (paper.model.cascades, paper.model.widths) == (12, (16, 20, 24, 28))
+    assert (paper.mask.acceleration, paper.mask.center_fraction) == (8, 0.04)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds:", "seedz:", "unknown key seedz"),
+        ("seeds: [0]\n", "", "key seeds is missing"),
+        ("knee: random, ", "", "key mask.knee is missing"),
+        ("cascades: 3", "cascades: three", "model.cascades is 'three'; it must be of type int"),
+        ("widths: [8, 12, 16, 20]", "widths: 8", "model.widths is 8; it must be a list"),
+        ("epochs:", "epoch:", "training: unknown key epoch"),
+        ("{volumes_per_category: 6, ", "{", "key data.phantom.volumes_per_category is missing"),
+        ("  phantom:", "  phantoms:", "unknown key data.phantoms"),
+        ("description:", "description: {:", "not valid YAML"),
+    ],
+)
+def test_a_mistake_names_file_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = profile_path("smoke").read_text()
+    assert old in text
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError) as caught:
+        load_profile(str(path))
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_profile_lists_the_known() -> None:
+    with pytest.raises(
+        UserError, match="profile 'huge': there is none; the profiles are cpu, gpu, paper, smoke"
+    ):
+        load_profile("huge")

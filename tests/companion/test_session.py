@@ -1,0 +1,120 @@
+"""`Companion`: data on demand, splits, training runs that are current, stored results."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from morelib.companion import Companion
+from morelib.companion.profile import load_profile
+from morelib.data import shared_patients
+from morelib.errors import UserError
+
+TINY = """
+description: tiny
+data: {{phantom: {{volumes_per_category: 3, size: 32, coils: 2, slices: 1, seed: {seed}}}}}
+split: {{train: 0.34, val: 0.33, test: 0.33, seed: 0}}
+mask: {{brain: equispaced, knee: random, acceleration: 4, center_fraction: 0.1}}
+model: {{cascades: 1, widths: [4, 6], sens_widths: [4, 6]}}
+models: {{e2e_varnet: {{}}, more: {{n_experts: 2, top_k: 1}}}}
+seeds: [0]
+training: {{epochs: {epochs}}}
+evaluation: {{bootstrap_samples: 100}}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One repository for all tests, as its phantom takes a few seconds."""
+    return tmp_path_factory.mktemp("repository")
+
+
+def companion(root: Path, *, seed: int = 0, epochs: int = 1) -> Companion:
+    path = root / "tiny.yaml"
+    path.write_text(TINY.format(seed=seed, epochs=epochs))
+    return Companion(str(path), root)
+
+
+def test_training_is_done_once_and_again_when_its_settings_change(root: Path) -> None:
+    tiny = companion(root)
+    with pytest.raises(UserError, match="not a run folder"):
+        tiny.trained("more", 0)
+    tiny.train("more", 0, show_progress=False)
+    weights = tiny.run_folder("more", 0) / "weights.safetensors"
+    made = weights.stat().st_mtime_ns
+    assert json.loads((weights.parent / "run_card.json").read_text())["seeds"] == [0]
+    assert "synthetic phantom" in json.loads((weights.parent / "run_card.json").read_text())["data"]
+    companion(root).train("more", 0, show_progress=False)
+    assert weights.stat().st_mtime_ns == made
+    assert not tiny.trained("more", 0).training
+    companion(root, epochs=2).train("more", 0, show_progress=False)
+    assert weights.stat().st_mtime_ns != made
+
+
+def test_a_run_on_own_data_is_never_thrown_away(root: Path) -> None:
+    tiny = companion(root)
+    folder = root / "mine"
+    own = Companion(tiny.profile, root, data_root=tiny.data)
+    assert own.runs == root / "runs" / "tiny-data"
+    own.train("e2e_varnet", 0, folder=folder, show_progress=False)
+    with pytest.raises(UserError, match="another configuration"):
+        own.train("e2e_varnet", 0, folder=folder, epochs=2, show_progress=False)
+    assert (folder / "weights.safetensors").is_file()
+
+
+def test_results_come_back_and_carry_a_run_card(root: Path) -> None:
+    tiny = companion(root)
+    with pytest.raises(UserError, match=r"scores.json: not made yet; run `morelib reproduce"):
+        tiny.load_result("scores")
+    path = tiny.save_result("scores", {"psnr": [1.5, 2.5]})
+    assert tiny.load_result("scores") == {"psnr": [1.5, 2.5]}
+    assert json.loads(path.read_text())["run_card"]["profile"] == "tiny"
+    with pytest.raises(ValueError, match="JSON"):
+        tiny.save_result("scores", {"psnr": float("nan")})
+    assert tiny.load_result("scores") == {"psnr": [1.5, 2.5]}
+
+
+def test_only_more_gets_the_experts(root: Path) -> None:
+    tiny = companion(root)
+    dense = tiny.model_options("e2e_varnet")
+    assert tiny.model_options("more") == {**dense, "n_experts": 2, "top_k": 1}
+
+
+def test_real_data_must_be_there_and_be_enough(
+    tmp_path: Path, toy_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = Companion(str(toy_root / "toy.yaml"), toy_root)
+    assert [volume.acquisition for volume in toy.splits()["train"]] == ["AXT2"]
+    assert {"val", "test"} < set(toy.splits())
+    paper = load_profile("paper")
+    monkeypatch.delenv("MORE_DATA_ROOT", raising=False)
+    with pytest.raises(UserError, match="set MORE_DATA_ROOT"):
+        Companion(paper, tmp_path).splits()
+    monkeypatch.setenv("MORE_DATA_ROOT", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="no such folder"):
+        Companion(paper, tmp_path).splits()
+    monkeypatch.setenv("MORE_DATA_ROOT", str(toy_root / "archives"))
+    with pytest.raises(UserError, match="holds 2 training volumes of AXFLAIR, the profile asks for 50"):
+        Companion(paper, tmp_path).splits()
+    monkeypatch.setenv("MORE_DATA_ROOT", str(toy_root / "archives" / "multicoil_train"))
+    with pytest.raises(UserError, match="extract fastMRI's"):
+        Companion(paper, tmp_path).splits()
+
+
+def test_an_unknown_root_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        Companion("smoke", tmp_path / "none")
+
+
+def test_a_phantom_is_made_once_and_again_when_its_recipe_changes(root: Path) -> None:
+    first = companion(root)
+    splits = first.splits()
+    assert {name: len(volumes) for name, volumes in splits.items()} == {"train": 7, "val": 7, "test": 7}
+    assert shared_patients(splits) == set()
+    assert first.data == root / "runs" / "tiny" / "data"
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in first.data.iterdir()}
+    again = {path.name: path.stat().st_mtime_ns for path in companion(root).data.iterdir()}
+    assert again == {name: time for name, (time, _) in before.items()}
+    changed = {path.name: path.read_bytes() for path in companion(root, seed=1).data.iterdir()}
+    assert changed.keys() == before.keys()
+    assert all(changed[name] != content for name, (_, content) in before.items())
