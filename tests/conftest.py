@@ -1,4 +1,4 @@
-"""A folder of tiny synthetic files in fastMRI layout, shared by the whole suite."""
+"""What the whole suite shares: tiny synthetic files in fastMRI layout, and one run of all notebooks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+
+from morelib.companion.reproduce import Outcome, reproduce
 
 HEADER = """<?xml version="1.0" encoding="UTF-8"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
@@ -73,6 +75,15 @@ def write_fastmri_file(
 def _fft2c(image: np.ndarray) -> np.ndarray:
     axes = (-2, -1)
     return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes), norm="ortho"), axes)
+
+
+@pytest.fixture(scope="session")
+def smoke() -> tuple[list[Outcome], Path]:
+    """What `make reproduce` gives: the outcome of every chapter, and the book's start page.
+
+    It runs in the repository itself, so that the command and the tests share what was already run.
+    """
+    return reproduce("smoke", Path(__file__).parents[1])
 
 
 @pytest.fixture(scope="session")

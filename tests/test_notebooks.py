@@ -1,22 +1,12 @@
-"""All notebooks in the smoke profile through the real run-all, and the book they become.
-
-It works in the repository itself, so that `make reproduce` and this test share what was already run.
-"""
+"""All notebooks in the smoke profile through the real run-all, and the book they become."""
 
 import json
 from pathlib import Path
 
-import pytest
-
 from morelib.companion.notebooks import CHAPTERS
-from morelib.companion.reproduce import Outcome, reproduce
+from morelib.companion.reproduce import Outcome
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def smoke() -> tuple[list[Outcome], Path]:
-    return reproduce("smoke", ROOT)
 
 
 def test_every_notebook_runs(smoke: tuple[list[Outcome], Path]) -> None:

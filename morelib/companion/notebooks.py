@@ -65,6 +65,9 @@ def finish(executed: Path, final: Path, card: Mapping[str, Any]) -> None:
     """Write the executed notebook with its run card below the title. Local paths and the default parameters go."""
     notebook = nbformat.read(executed, as_version=4)
     notebook.cells = [cell for cell in notebook.cells if "parameters" not in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata["tags"].append("remove-input")  # the run card says it
     for item in (notebook, *notebook.cells):
         item.metadata.pop("papermill", None)
     _insert_below_title(notebook, card_markdown(card), "run-card")

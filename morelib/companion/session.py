@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,10 +72,14 @@ class Companion:
         options, folder = asdict(self.profile.data.phantom), self.runs / "data"
         stamp, recipe = self.runs / "data.json", {"options": options, "made_by": library_hash("data/phantom")}
         if not folder.is_dir() or read_json(stamp) != recipe:
-            stamp.unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            make_phantom(folder, **options)
-            write_json(stamp, recipe)  # last: an interrupted run starts again
+            # Made aside and renamed: notebooks started side by side never see half a data set.
+            self.runs.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self.runs, prefix=".data-") as aside:
+                make_phantom(Path(aside) / "data", **options)
+                stamp.unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                (Path(aside) / "data").replace(folder)
+                write_json(stamp, recipe)
         return folder
 
     def splits(self) -> dict[str, list[VolumeInfo]]:

@@ -114,7 +114,7 @@ def router_panel(
     )
     chosen = widgets.IntSlider(top_k, 1, n_start, description="active K", style=style)
     scale = widgets.FloatSlider(tau, min=0, max=1, step=0.01, description="noise scale tau", style=style)
-    noise = widgets.Checkbox(True, description="noise (off in evaluation)", style=style)
+    noise = widgets.Checkbox(True, description="noise", style=style)
     spread = widgets.FloatSlider(
         1, min=0, max=4, step=0.1, description="spread of logits", disabled=given, style=style
     )

@@ -149,7 +149,7 @@ def _rows(values: Mapping[str, Mapping[str, tuple[float, float]]]) -> list[tuple
 
 
 def _count(volumes: int, patients: int) -> str:
-    return f"n = {volumes} ({patients} patient{'s' * (patients != 1)})"
+    return f"{volumes} vol.,\n{patients} pat."
 
 
 def _p(p: float) -> str:

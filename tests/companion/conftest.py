@@ -12,8 +12,8 @@ description: toy
 data: {{fastmri: {{root: {root}, seed: 0, train_volumes: {{AXT2: 1}}}}}}
 split: {{train: 0.5, val: 0.25, test: 0.25, seed: 0}}
 mask: {{brain: equispaced, knee: random, acceleration: 4, center_fraction: 0.1}}
-model: {{cascades: 1, widths: [4, 6], sens_widths: [4, 6], n_experts: 2, top_k: 1}}
-models: [e2e_varnet, more]
+model: {{cascades: 1, widths: [4, 6], sens_widths: [4, 6]}}
+models: {{e2e_varnet: {{}}, more: {{n_experts: 2, top_k: 1}}}}
 seeds: [0]
 training: {{epochs: 1}}
 evaluation: {{bootstrap_samples: 100}}

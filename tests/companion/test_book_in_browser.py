@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
 
 from morelib.companion.book import build_book, prepare_javascript, toc_files
+from morelib.companion.reproduce import Outcome
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(
@@ -214,10 +215,10 @@ def test_search_finds_a_word(reader: Reader) -> None:
     reader.errors[:] = [error for error in reader.errors if error != "Failed to fetch"]
 
 
-def test_the_book_of_this_checkout_draws_everything_and_asks_no_other_host(browser: Browser) -> None:
-    built = ROOT / "book" / "_build" / "html"
-    if not (built / "index.html").is_file():
-        pytest.skip("no book in book/_build/html: run `make reproduce` first")
+def test_the_book_of_all_notebooks_draws_everything_and_asks_no_other_host(
+    browser: Browser, smoke: tuple[list[Outcome], Path]
+) -> None:
+    built = smoke[1].parent
     if not (built / "_static" / "morelib" / "embed-amd.js").is_file():
         pytest.skip("the book in book/_build/html was built without npm and links a CDN")
     reader = Reader(browser, built.as_uri())

@@ -92,4 +92,4 @@ def test_runs_are_drawn_and_tabled_one_by_one() -> None:
     assert [list(points.x) for points in balancing.decision_plane(runs, 2).data] == [[1.75, 1.0], [2.0]]
     states = {name: [run.final for run in seeds] for name, seeds in runs.items()}
     rows = balancing.outcome_table(states, "caption").rows
-    assert rows[0] == ("a", "1.38 (1.00 to 1.75)", "0.50", "0.100", "0.00")
+    assert rows[0] == ("a", "1.38\n(1.00 to 1.75)", "0.50", "0.100", "0.00")

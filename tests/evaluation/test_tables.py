@@ -38,9 +38,9 @@ def systems() -> dict[str, list[list[VolumeScore]]]:
 def test_results_table(systems: dict[str, list[list[VolumeScore]]]) -> None:
     table = results_table(systems)
     assert len(table.header) == 1 + 7 + 1 + 1
-    assert table.header[1] == "AXFLAIR\nn = 2 (2 patients)"
+    assert table.header[1] == "AXFLAIR\n2 vol.,\n2 pat."
     assert table.header[6].startswith("knee-fs\n")
-    assert table.header[-2] == "mean\nn = 14 (2 patients)"
+    assert table.header[-2] == "mean\n14 vol.,\n2 pat."
     assert [row[0] for row in table.rows] == list(systems)
     assert [row[-1] for row in table.rows] == ["1", "2", "2"]
     assert [row[1] for row in table.rows] == ["50.00 / 20.50", "80.00 / **31.50**", "**90.00** / 31.00"]

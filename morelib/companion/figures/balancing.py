@@ -121,7 +121,9 @@ def decision_plane(runs: Runs, n_experts: int) -> go.Figure:
             text=[f"seed {seed}" for seed in range(len(seeds))],
         )  # fmt: skip
     figure.update_xaxes(title="effective experts", range=[0.8, n_experts + 0.2], dtick=1)
-    figure.update_yaxes(title="information between slice and expert, nats", rangemode="tozero")
+    figure.update_yaxes(title="information between slice and expert, nats")
+    top = max(0.1, *(run.final.information for seeds in runs.values() for run in seeds))
+    figure.update_yaxes(range=[-0.05 * top, 1.1 * top])
     return layout(figure, height=460).update_layout(
         legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"}
     )
@@ -148,4 +150,4 @@ def outcome_table(states: Mapping[str, Sequence[RouterState]], caption: str) -> 
 def _spread(values: Sequence[float], digits: int) -> str:
     # Adding zero turns the -0.0 of a rounded small negative into 0.0.
     mean, low, high = (round(v, digits) + 0.0 for v in (sum(values) / len(values), min(values), max(values)))
-    return f"{mean:.{digits}f}" + (f" ({low:.{digits}f} to {high:.{digits}f})" if low < high else "")
+    return f"{mean:.{digits}f}" + (f"\n({low:.{digits}f} to {high:.{digits}f})" if low < high else "")

@@ -25,24 +25,26 @@ class Panel:
 
 
 def image_grid(
-    rows: Sequence[Sequence[Panel]], row_titles: Sequence[str] = (), width: float = 10.0
+    rows: Sequence[Sequence[Panel | None]], row_titles: Sequence[str] = (), width: float = 10.0
 ) -> Figure:
-    """Draw rows of panels, equal in number, on one figure `width` inches wide. The caller owns the figure."""
+    """Draw rows of panels, equal in number, on one figure `width` inches wide; None leaves a place empty."""
     columns = len(rows[0])
-    shape = np.shape(rows[0][0].image)
-    cell = width / columns
+    shape = next(np.shape(panel.image) for panel in rows[0] if panel)
+    cell = (width - (0.4 if row_titles else 0.0)) / columns
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(width, len(rows) * (cell * shape[0] / shape[1] + 0.28)), squeeze=False
     )
     for r, row in enumerate(rows):
         for axis, panel in zip(axes[r], row, strict=True):
-            image = np.asarray(panel.image)
-            vmax = float(np.percentile(image, 99.5)) if panel.vmax is None else panel.vmax
-            axis.imshow(image, cmap=panel.cmap, vmin=0, vmax=vmax or 1.0, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
             for spine in axis.spines.values():
                 spine.set_visible(False)
+            if panel is None:
+                continue
+            image = np.asarray(panel.image)
+            vmax = float(np.percentile(image, 99.5)) if panel.vmax is None else panel.vmax
+            axis.imshow(image, cmap=panel.cmap, vmin=0, vmax=vmax or 1.0, interpolation="nearest")
             axis.set_title(panel.title, fontsize=10, pad=4)
             if panel.note:
                 axis.text(

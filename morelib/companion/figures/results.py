@@ -46,25 +46,21 @@ def reconstruction_figure(
 ) -> Figure:
     """The middle slice of the first volume of each acquisition: target and every model, error maps below.
 
-    Errors are absolute and drawn `error_scale` times brighter than the images. PSNR and SSIM are of this slice, with
-    its volume's data range.
+    Errors are absolute and drawn `error_scale` times brighter than the images. Above each error map: PSNR and SSIM of
+    this slice, with its volume's data range.
     """
     rows, row_titles = [], []
     for acquisition in acquisitions:
         number, info = next((i, v) for i, v in enumerate(dataset.volumes) if v.acquisition == acquisition)
         item = dataset[dataset.items_of(number)[info.n_slices // 2]]
-        images, vmax = [Panel(item.target, "target", float(np.percentile(item.target, 99.5)))], item.max_value
-        errors = [
-            Panel(np.zeros_like(item.target), note=f"error x {error_scale:g}", vmax=1.0, cmap="inferno")
-        ]
+        grey = float(np.percentile(item.target, 99.5))
+        images: list[Panel | None] = [Panel(item.target, "target", grey)]
+        errors: list[Panel | None] = [None]
         for name, model in models.items():
-            prediction, target = (volume[0] for volume in reconstruct_volume(model, [item], device))
-            pair = target[None], prediction[None]
-            score = f"{psnr(*pair, vmax):.2f} dB, {ssim(*pair, vmax):.3f}"
-            images.append(Panel(prediction, SYSTEM_NAMES[name], images[0].vmax, note=score))
-            errors.append(
-                Panel(np.abs(prediction - target), "", (images[0].vmax or 1.0) / error_scale, "inferno")
-            )
+            prediction, target = reconstruct_volume(model, [item], device)
+            score = f"{psnr(target, prediction, item.max_value):.2f} dB, {ssim(target, prediction, item.max_value):.3f}"
+            images.append(Panel(prediction[0], SYSTEM_NAMES[name], grey))
+            errors.append(Panel(np.abs(prediction - target)[0], score, grey / error_scale, "inferno"))
         rows += [images, errors]
-        row_titles += [f"{category_name(acquisition)}, slice {item.index}", "error"]
+        row_titles += [f"{category_name(acquisition)}, slice {item.index}", f"error × {error_scale:g}"]
     return image_grid(rows, row_titles)
