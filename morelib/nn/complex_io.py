@@ -43,6 +43,8 @@ class Door:
         Without the mean, channels of zero leave as zero: right for a correction that is subtracted from an image.
         """
         height, width = self.size
+        # Under mixed precision the U-Net ends in a short format, which complex numbers do not have.
+        channels = channels.to(self.std.dtype)
         x = channels[..., self.top : self.top + height, self.left : self.left + width] * self.std
         if restore_mean:
             x = x + self.mean

@@ -87,7 +87,7 @@ def test_panel_follows_its_sliders() -> None:
     assert controls["active K"].value == 3, "K cannot exceed N"
     controls["active K"].value = 1
     noisy = frame.value
-    controls["noise (off in evaluation)"].value = False
+    controls["noise"].value = False
     assert frame.value != noisy
     assert "<b>0 %</b>" in frame.value
 

@@ -87,6 +87,12 @@ def test_resumed_equals_uninterrupted(
         assert torch.equal(value, other), name
 
 
+def test_mixed_precision_learns_too(sets: tuple[SliceDataset, SliceDataset], tmp_path: Path) -> None:
+    folder = _train("more", sets, replace(CONFIG, epochs=3, precision="bf16-mixed"), tmp_path)
+    losses = [line["val_ssim_loss"] for line in _log(folder)]
+    assert min(losses[1:]) < losses[0]
+
+
 def test_a_finished_run_is_loaded_and_not_trained_again(
     sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
 ) -> None:
