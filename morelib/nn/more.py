@@ -1,8 +1,8 @@
 """MoRE: E2EVarNet whose U-Nets share one encoder among N expert decoders, chosen per sample by a router."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -14,6 +14,8 @@ from morelib.routing import Router, RoutingRecord, SampleRouting
 from morelib.routing.dispatch import mix_experts
 from morelib.routing.moe import GateScale, NoiseOn
 from morelib.routing.router import Crop
+
+T = TypeVar("T")
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Eqs. 3 to 8 as printed. These are the defaults; the name makes a configuration say so.
@@ -127,6 +129,18 @@ def more(
 def routings(model: nn.Module) -> list[SampleRouting]:
     """The routing of each cascade that has one, in order: where a trainer sets tau and stores the cached inputs."""
     return [module.routing for module in model.modules() if isinstance(module, MoreDenoiser)]
+
+
+def dense_state(state: Mapping[str, T]) -> dict[str, T]:
+    """The entries of a one-expert MoRE under the names that `e2e_varnet` gives them, the router's left out.
+
+    With one expert the gate is one, and MoRE is the dense network. Takes a state dict, gradients, anything by name.
+    """
+    return {
+        name.replace("denoiser.encoder", "denoiser.unet.encoder").replace("experts.0", "unet.decoder"): value
+        for name, value in state.items()
+        if ".router." not in name
+    }
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from morelib.nn import Unrolled, build_model
-from morelib.nn.more import routings
+from morelib.nn.more import dense_state, routings
 from morelib.physics.masks import acs_columns
 from morelib.routing.losses import mean_losses
 
@@ -32,12 +32,7 @@ def _wake(model: nn.Module) -> None:
 
 def test_one_expert_is_the_dense_network_in_value_and_gradient() -> None:
     dense, more = build_model("e2e_varnet", **SMALL).double(), _more(n_experts=1, top_k=1).double()
-    renamed = {
-        key.replace("denoiser.encoder", "denoiser.unet.encoder").replace("experts.0", "unet.decoder"): value
-        for key, value in more.state_dict().items()
-        if "router" not in key
-    }
-    dense.load_state_dict(renamed)
+    dense.load_state_dict(dense_state(more.state_dict()))
     kspace, mask = _data(2)
     kspace = kspace.to(torch.complex128)
     images = []
@@ -45,12 +40,11 @@ def test_one_expert_is_the_dense_network_in_value_and_gradient() -> None:
         images.append(model(kspace, mask).image)
         images[-1].square().mean().backward()
     torch.testing.assert_close(*images, rtol=0, atol=1e-12)
-    gradients = {name: parameter.grad for name, parameter in dense.named_parameters()}
-    for name, parameter in more.named_parameters():
-        if "router" in name:
-            continue
-        name = name.replace("denoiser.encoder", "denoiser.unet.encoder").replace("experts.0", "unet.decoder")
-        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-9, atol=1e-12)
+    expected = {name: parameter.grad for name, parameter in dense.named_parameters()}
+    gradients = dense_state({name: parameter.grad for name, parameter in more.named_parameters()})
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
 
 
 def test_router_losses_leave_the_backbone_gradients_at_exactly_zero() -> None:
