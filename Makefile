@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help reproduce test lint format book clean
+.PHONY: help reproduce test lint format book record clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -34,6 +34,10 @@ format: $(INSTALLED)  ## let ruff and nbstripout repair what they can
 
 book: $(INSTALLED)  ## compile the book from the chapters already run
 	@$(BIN)/python -c 'from morelib.companion.book import build_book; print(build_book("."))'
+
+record:  ## keep the results of PROFILE, with their run cards, in book/results, for the book to show
+	@mkdir -p book/results/$(PROFILE)
+	@cp runs/$(PROFILE)/results/*.json book/results/$(PROFILE)/
 
 clean:  ## remove everything that was made, except .venv and runs/
 	rm -rf book/_build book/chapters .pytest_cache .mypy_cache .ruff_cache

@@ -76,9 +76,13 @@ def train(
 ) -> None:
     """Train one network. An interrupted run is resumed exactly; a finished one is left as it is."""
     from morelib.companion.session import Companion
+    from morelib.training.fit import Diverged
 
     companion = Companion(profile, _root(root), data_root)
-    companion.train(model, seed, folder=out, epochs=epochs)
+    try:
+        companion.train(model, seed, folder=out, epochs=epochs)
+    except Diverged as error:
+        raise typer.Exit(_complain(str(error), 1)) from None
     print(out or companion.run_folder(model, seed))
 
 

@@ -1,13 +1,13 @@
 """One file in, one file and one picture out: what `morelib reconstruct` does."""
 
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
+from morelib.companion.figures.images import Panel, image_grid
+from morelib.companion.figures.style import SYSTEM_NAMES
 from morelib.data import SliceDataset, read_info
 from morelib.data.dataset import MASK_KINDS
 from morelib.errors import UserError
@@ -51,15 +51,14 @@ def reconstruct_file(
         center_fraction or trained_with.get("center_fraction", 0.04),
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    slices = [dataset[index] for index in range(len(dataset))]
-    prediction, target = reconstruct_volume(model, slices, device)
-    middle = len(slices) // 2
-    zero_filled, _ = reconstruct_volume(ZeroFilled(), slices[middle : middle + 1])
+    prediction, target = reconstruct_volume(model, (dataset[index] for index in range(len(dataset))), device)
+    middle, net = info.n_slices // 2, dataset.mask(0).acceleration
+    zero_filled, _ = reconstruct_volume(ZeroFilled(), [dataset[middle]])
     about = {
         "acquisition": info.acquisition,
         "model": config["model"]["name"],
         "run": str(run),
-        "net_acceleration": slices[0].net_acceleration,
+        "net_acceleration": net,
         "max": float(prediction.max()),
         "note": "research use only, not for clinical use",
     }
@@ -67,26 +66,20 @@ def reconstruct_file(
         file.create_dataset("reconstruction", data=prediction)
         file.attrs.update(about)
     picture = out.with_suffix(".png")
-    panels = {"zero-filled": zero_filled[0], f"{about['model']}": prediction[middle]}
+    grey = float(np.percentile(target[middle] if info.has_target else prediction[middle], 99.5))
+    panels = [
+        Panel(zero_filled[0], f"zero-filled, {net:.1f}×", grey),
+        Panel(
+            prediction[middle], f"{SYSTEM_NAMES.get(about['model'], about['model'])}, slice {middle}", grey
+        ),
+    ]
     if info.has_target:
-        panels["target"] = target[middle]
-        panels[f"error × {ERROR_GAIN}"] = ERROR_GAIN * np.abs(prediction[middle] - target[middle])
-    figure = _panels(
-        panels, f"{info.name}, slice {middle}, net acceleration {slices[0].net_acceleration:.1f}"
-    )
+        error = np.abs(prediction[middle] - target[middle])
+        panels += [
+            Panel(target[middle], "target", grey),
+            Panel(error, f"error × {ERROR_GAIN}", grey / ERROR_GAIN, "inferno"),
+        ]
+    figure = image_grid([panels])
     with atomic_path(picture) as temporary:
-        figure.savefig(temporary)
+        figure.savefig(temporary, dpi=120)
     return picture
-
-
-def _panels(images: dict[str, Any], title: str) -> Figure:
-    """Images side by side on one grey scale."""
-    figure = Figure(figsize=(3 * len(images), 3.4), dpi=120, layout="constrained")
-    reference = images.get("target", next(iter(images.values())))
-    brightest = float(np.quantile(reference, 0.999)) or 1.0
-    for axes, (name, image) in zip(figure.subplots(1, len(images)), images.items(), strict=True):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=brightest)
-        axes.set_title(name, fontsize=10)
-        axes.set_axis_off()
-    figure.suptitle(title, fontsize=9)
-    return figure

@@ -121,6 +121,7 @@ class _RunAll:
             library_hash(),
             asdict(self.companion.profile),
             hash_folder(self.companion.root / "data_manifests"),
+            hash_folder(self.companion.root / "book" / "results"),
             data,
             versions(),
             device_name(),

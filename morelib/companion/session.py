@@ -212,10 +212,7 @@ class Companion:
     def save_result(self, name: str, value: Any) -> Path:
         """Store JSON-ready `value` with a run card as `results/<name>.json`."""
         path = self.results / f"{name}.json"
-        card = make_run_card(
-            self.profile.name, self.root, seeds=self.profile.seeds, data=self.describe_data()
-        )
-        write_json(path, {"run_card": card, "result": value})
+        write_json(path, {"run_card": self.run_card(), "result": value})
         return path
 
     def load_result(self, name: str) -> Any:
@@ -225,6 +222,11 @@ class Companion:
         if stored is None:
             raise UserError(f"{path}: not made yet; run `morelib reproduce --profile {self.profile.name}`")
         return stored["result"]
+
+    def recorded(self, name: str) -> dict[str, Any]:
+        """What `make record` kept of other profiles in book/results: profile to the contents of `name`.json."""
+        kept = sorted((self.root / "book" / "results").glob(f"*/{name}.json"))
+        return {path.parent.name: read_json(path) for path in kept if path.parent.name != self.profile.name}
 
 
 def evaluation_set(

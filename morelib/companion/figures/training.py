@@ -18,6 +18,19 @@ def read_log(run_folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def summary(log: Log) -> dict[str, Any]:
+    """What a run amounts to, JSON-ready: epochs, steps, best epoch and its loss, seconds, experts in use at the end."""
+    best = min(log, key=lambda line: line["val_ssim_loss"])
+    return {
+        "epochs": len(log),
+        "steps": log[-1]["step"],
+        "best_epoch": best["epoch"] + 1,
+        "val_ssim_loss": best["val_ssim_loss"],
+        "seconds": sum(line["seconds"] for line in log),
+        "effective_by_gate": log[-1].get("effective_by_gate"),
+    }
+
+
 def loss_curves(logs: Mapping[str, Sequence[Log]], zero_filled: float) -> go.Figure:
     """Training and validation 1 - SSIM over epochs of each system's runs; the zero-filled loss as a dashed line."""
     figure = go.Figure()

@@ -1,0 +1,102 @@
+"""Figures of chapters 5 to 7: they show the numbers they were given."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from morelib.companion.figures.embeddings import tsne_figure, usage_figure
+from morelib.companion.figures.images import Panel, image_grid
+from morelib.companion.figures.results import gain_by_volume, reconstruction_figure
+from morelib.companion.figures.training import loss_curves, read_log, router_curves, summary, usage_curves
+from morelib.data import SliceDataset, find_volumes
+from morelib.evaluation import VolumeScore, ZeroFilled
+from morelib.evaluation.routing import CollectedRouting
+
+
+def _line(epoch: int, loss: float) -> dict[str, Any]:
+    return {
+        "epoch": epoch, "step": 10 * (epoch + 1), "train_ssim_loss": loss + 0.1, "val_ssim_loss": loss,
+        "aux": 0.5, "sparse": 1.0, "z": 2.0, "tau": 0.1, "alpha_aux": 0.01, "seconds": 3.0,
+        "load": [[0.5, 0.5], [1.0, 0.0]], "effective_experts": [2.0, 1.0], "effective_by_gate": [1.9, 1.0],
+    }  # fmt: skip
+
+
+LOG = [_line(0, 0.5), _line(1, 0.3), _line(2, 0.4)]
+
+
+def test_a_log_is_read_back(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG))
+    assert read_log(tmp_path) == LOG
+
+
+def test_summary_tells_the_best_epoch_and_the_last_usage() -> None:
+    assert summary(LOG) == {
+        "epochs": 3, "steps": 30, "best_epoch": 2, "val_ssim_loss": 0.3, "seconds": 9.0,
+        "effective_by_gate": [1.9, 1.0],
+    }  # fmt: skip
+
+
+def test_curves_hold_the_log() -> None:
+    losses = loss_curves({"e2e_varnet": [LOG], "more": [LOG, LOG]}, zero_filled=0.6)
+    assert len(losses.data) == 2 * 3
+    assert list(losses.data[1].y) == [0.5, 0.3, 0.4]
+    assert losses.layout.shapes[0].y0 == 0.6
+    assert len(router_curves(LOG).data) == 3 + 2
+    usage = usage_curves(LOG)
+    assert [tuple(trace.y) for trace in usage.data] == [(2.0,) * 3, (1.0,) * 3, (1.9,) * 3, (1.0,) * 3]
+
+
+def test_gains_are_paired_by_volume() -> None:
+    def score(volume: str, psnr: float) -> VolumeScore:
+        return VolumeScore(volume, "AXT2", volume, 2, 4.0, psnr, 0.9, 0.1)
+
+    a, b = [score("x", 30.0), score("y", 31.0)], [score("y", 30.5), score("x", 31.0)]
+    shown = [trace for trace in gain_by_volume(a, b, ("a", "b")).data if trace.y]
+    assert list(shown[0].y) == [-1.0, 0.5]
+
+
+def test_reconstructions_stand_above_their_errors(fastmri_files: Path) -> None:
+    dataset = SliceDataset(find_volumes(fastmri_files), acceleration=3, center_fraction=0.2)
+    figure = reconstruction_figure({"zero_filled": ZeroFilled()}, dataset, ["AXT2", "CORPD_FBK"])
+    axes = np.array(figure.axes).reshape(4, 2)
+    assert [axis.get_title() for axis in axes[0]] == ["target", "Zero-filled"]
+    assert not axes[1, 0].images
+    assert "dB" in axes[1, 1].get_title()
+    target, prediction, error = (axis.images[0].get_array() for axis in (*axes[0], axes[1, 1]))
+    np.testing.assert_allclose(error, np.abs(prediction - target), atol=1e-9)
+
+
+def test_grid_scales_to_the_panel_or_its_percentile() -> None:
+    image = np.arange(200.0).reshape(10, 20)
+    figure = image_grid([[Panel(image), Panel(image, vmax=50.0), None]])
+    scales = [axis.images[0].get_clim()[1] for axis in figure.axes[:2]]
+    assert scales == [pytest.approx(np.percentile(image, 99.5)), 50.0]
+
+
+def _routing() -> CollectedRouting:
+    generator = torch.Generator().manual_seed(0)
+    names = ("AXT2",) * 6 + ("AXT1",) * 6
+    selected = torch.tensor([[0]] * 6 + [[1]] * 6).expand(2, 12, 1)
+    return CollectedRouting(
+        torch.rand(2, 12, 3, generator=generator), selected, torch.randn(2, 12, 5, generator=generator),
+        names, tuple(f"{name}-{i}" for i, name in enumerate(names)),
+    )  # fmt: skip
+
+
+def test_usage_shows_who_went_where() -> None:
+    figure = usage_figure(_routing())
+    assert len(figure.data) == 2
+    assert dict(zip(figure.data[0].y, map(tuple, figure.data[0].z), strict=True)) == {
+        "AXT2": (1.0, 0.0, 0.0),
+        "AXT1": (0.0, 1.0, 0.0),
+    }
+
+
+def test_tsne_draws_every_slice_once_per_router() -> None:
+    figure = tsne_figure({"trained": _routing(), "untrained": _routing()}, cascade=1)
+    assert sum(len(trace.x) for trace in figure.data) == 2 * 12
+    assert {trace.name for trace in figure.data} == {"AXT1", "AXT2"}

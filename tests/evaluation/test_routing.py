@@ -1,0 +1,78 @@
+"""Routing collected over a data set, and what is said about its embeddings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from morelib.data import SliceDataset, find_volumes
+from morelib.evaluation import ZeroFilled
+from morelib.evaluation.routing import CollectedRouting, collect_routing, neighbour_accuracy, tsne
+from morelib.nn import build_model
+
+
+@pytest.fixture(scope="module")
+def routing(fastmri_files: Path) -> CollectedRouting:
+    torch.manual_seed(0)
+    options = {"cascades": 2, "widths": (4, 6), "sens_widths": (2, 4), "n_experts": 3, "top_k": 2}
+    dataset = SliceDataset(find_volumes(fastmri_files), acceleration=3, center_fraction=0.2)
+    return collect_routing(build_model("more", **options).train(), dataset)
+
+
+def test_every_slice_is_collected_with_its_labels(routing: CollectedRouting) -> None:
+    assert routing.gates.shape == (2, 28, 3)
+    assert routing.selected.shape == (2, 28, 2)
+    assert routing.embedding.shape == (2, 28, 64)
+    assert len(set(routing.volume)) == 14
+    assert set(routing.acquisition) >= {"AXT2", "CORPD_FBK"}
+
+
+def test_anatomies_part_the_slices(routing: CollectedRouting) -> None:
+    brain, knee = routing.of_anatomy("brain"), routing.of_anatomy("knee")
+    assert len(brain.volume) == 20 and len(knee.volume) == 8
+    assert all(name.startswith("COR") for name in knee.acquisition)
+    row = routing.volume.index(knee.volume[0])
+    assert torch.equal(knee.embedding[1, 0], routing.embedding[1, row])
+
+
+def test_a_network_without_router_is_refused(fastmri_files: Path) -> None:
+    dataset = SliceDataset(find_volumes(fastmri_files)[:1], acceleration=3, center_fraction=0.2)
+    with pytest.raises(ValueError, match="no router"):
+        collect_routing(ZeroFilled(), dataset)
+
+
+def _clusters(per_volume: int = 4) -> tuple[torch.Tensor, tuple[str, ...], tuple[str, ...]]:
+    """Two labels with three volumes each, far apart."""
+    generator = torch.Generator().manual_seed(0)
+    points, labels, volumes = [], [], []
+    for label, centre in (("a", 0.0), ("b", 10.0)):
+        for volume in range(3):
+            points.append(centre + torch.randn(per_volume, 8, generator=generator))
+            labels += [label] * per_volume
+            volumes += [f"{label}{volume}"] * per_volume
+    return torch.cat(points), tuple(labels), tuple(volumes)
+
+
+def test_neighbours_tell_labels_apart_that_are_apart() -> None:
+    assert neighbour_accuracy(*_clusters()) == 1.0
+
+
+def test_neighbours_of_the_same_volume_do_not_count() -> None:
+    """Slices of a volume cluster, labels do not: own slices would give every answer away."""
+    generator = torch.Generator().manual_seed(0)
+    centres = 100 * torch.randn(6, 8, generator=generator)
+    points = centres.repeat_interleave(10, 0) + torch.randn(60, 8, generator=generator)
+    volumes = tuple(f"v{number // 10}" for number in range(60))
+    labels = tuple("ab"[number // 10 % 2] for number in range(60))
+    assert neighbour_accuracy(points, labels, volumes) < 0.8
+
+
+def test_tsne_is_deterministic_and_keeps_clusters_apart() -> None:
+    points, labels, _ = _clusters()
+    first, second = tsne(points, seed=1), tsne(points, seed=1)
+    np.testing.assert_array_equal(first, second)
+    names = np.array(labels)
+    centres = [first[names == name].mean(0) for name in "ab"]
+    spread = max(first[names == name].std() for name in "ab")
+    assert np.linalg.norm(centres[0] - centres[1]) > spread
