@@ -1,6 +1,6 @@
 """What a network's routers do on a data set: collected per slice, with the labels to compare them to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,11 +9,14 @@ from sklearn.manifold import TSNE
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 
 from morelib.data.dataset import Batch, SliceDataset
 from morelib.evaluation.evaluate import Model, reconstruct_volume
 from morelib.nn import Reconstruction
+from morelib.nn.more import MoreDenoiser
+from morelib.routing.router import RouterOutput
+from morelib.routing.selection import select_top_k
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,41 @@ def collect_routing(
 
     acquisition, volume = zip(*labels, strict=True)
     return CollectedRouting(stack("gates"), stack("selected"), stack("embedding"), acquisition, volume)
+
+
+def collect_control(
+    model: nn.Module, control: nn.Module, *datasets: SliceDataset, device: torch.device | str = "cpu"
+) -> CollectedRouting:
+    """What the routers of `control` make of the very inputs that the routers of `model` get.
+
+    An embedding may separate categories because the features it is fed do so already. The same features through an
+    untrained router show how much. Both are MoRE networks of one shape.
+    """
+    own = [module for module in model.modules() if isinstance(module, MoreDenoiser)]
+    others = [
+        module.router.to(device).eval() for module in control.modules() if isinstance(module, MoreDenoiser)
+    ]
+    outputs: list[RouterOutput] = []
+
+    def listen(_: nn.Module, inputs: tuple[Tensor, ...], __: RouterOutput) -> None:
+        # Routers are called cascade by cascade. `forward`, because a call would be heard by this very function.
+        outputs.append(others[len(outputs) % len(others)].forward(inputs[0]))
+
+    hooks = [router.register_forward_hook(listen) for router in {module.router for module in own}]
+    try:
+        collected = collect_routing(model, *datasets, device=device)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    def stack(values: list[Tensor]) -> Tensor:
+        return torch.cat(values).unflatten(0, (-1, len(others))).transpose(0, 1).cpu()
+
+    gates = stack([output.gates for output in outputs])
+    selected = select_top_k(gates, collected.selected.shape[-1])
+    return replace(
+        collected, gates=gates, selected=selected, embedding=stack([output.embedding for output in outputs])
+    )
 
 
 def tsne(embedding: Tensor, perplexity: float = 15.0, seed: int = 0) -> NDArray[np.float64]:

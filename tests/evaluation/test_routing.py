@@ -8,7 +8,13 @@ import torch
 
 from morelib.data import SliceDataset, find_volumes
 from morelib.evaluation import ZeroFilled
-from morelib.evaluation.routing import CollectedRouting, collect_routing, neighbour_accuracy, tsne
+from morelib.evaluation.routing import (
+    CollectedRouting,
+    collect_control,
+    collect_routing,
+    neighbour_accuracy,
+    tsne,
+)
 from morelib.nn import build_model
 
 
@@ -34,6 +40,21 @@ def test_anatomies_part_the_slices(routing: CollectedRouting) -> None:
     assert all(name.startswith("COR") for name in knee.acquisition)
     row = routing.volume.index(knee.volume[0])
     assert torch.equal(knee.embedding[1, 0], routing.embedding[1, row])
+
+
+@pytest.mark.parametrize("shared_router", [False, True])
+def test_the_control_sees_the_same_inputs(fastmri_files: Path, shared_router: bool) -> None:
+    options = {"cascades": 2, "widths": (4, 6), "sens_widths": (2, 4), "n_experts": 3, "top_k": 2}
+    torch.manual_seed(0)
+    model, other = (build_model("more", **options, shared_router=shared_router) for _ in range(2))
+    dataset = SliceDataset(find_volumes(fastmri_files)[:3], acceleration=3, center_fraction=0.2)
+    own = collect_routing(model, dataset)
+    same, control = collect_control(model, model, dataset), collect_control(model, other, dataset)
+    torch.testing.assert_close(same.embedding, own.embedding)
+    assert torch.equal(same.selected, own.selected)
+    assert control.embedding.shape == own.embedding.shape
+    assert not torch.allclose(control.embedding, own.embedding)
+    assert collect_routing(model, dataset).embedding.equal(own.embedding)  # nothing stays behind
 
 
 def test_a_network_without_router_is_refused(fastmri_files: Path) -> None:
