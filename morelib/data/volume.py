@@ -21,6 +21,7 @@ from torch import Tensor
 from morelib.errors import UserError
 from morelib.physics.fourier import centre_crop, ifft2c
 from morelib.physics.masks import Mask, mask_from_columns
+from morelib.physics.sense import rss
 
 # The columns of the paper's Table I, in its order, with the names printed there.
 CATEGORY_NAMES = {
@@ -125,7 +126,7 @@ def read_info(path: Path | str) -> VolumeInfo:
             field_t=_field_strength(header),
             has_target=has_rss or not undersampled,
             undersampled=undersampled,
-            synthetic=bool(file.attrs.get("synthetic", "_phantom_" in path.name)),
+            synthetic=bool(file.attrs.get("synthetic", False)),
         )
 
 
@@ -150,7 +151,7 @@ def read_slice(info: VolumeInfo, index: int) -> tuple[Tensor, Tensor | None]:
                 " or leave it out"
             )
     if target is None and info.has_target:
-        target = centre_crop(ifft2c(kspace).abs().square().sum(0).sqrt(), info.recon)
+        target = centre_crop(rss(ifft2c(kspace), dim=0), info.recon)
     return kspace, target
 
 

@@ -53,6 +53,7 @@ def _write(
         file.attrs["max"] = float(target.max())
         file.attrs["norm"] = float(np.linalg.norm(target))
         file.attrs["patient_id"] = patient
+        file.attrs["synthetic"] = True
 
 
 def ismrmrd_header(protocol: Protocol, size: int, coils: int, slices: int, fov: float) -> bytes:
