@@ -15,7 +15,7 @@ from morelib.physics.sense import SenseOperator
 from morelib.routing.cache import InputCache
 from morelib.routing.diagnostics import effective_experts, expert_load, gate_information, label_agreement
 from morelib.routing.losses import anneal, router_losses
-from morelib.routing.router import Crop, Router, RouterOutput, router_input
+from morelib.routing.router import Crop, Router, route, router_input
 from morelib.routing.selection import select_top_k
 
 
@@ -106,16 +106,15 @@ def frozen_inputs(model: Unrolled, dataset: SliceDataset, limit: int = 280) -> F
     return FrozenInputs({"centre": centre, "pool": pool}, labels)
 
 
-def route(router: Router, inputs: Sequence[Tensor]) -> RouterOutput:
-    """All `inputs` at once where neighbours have equal size, in their order."""
-    stacks = [torch.cat(list(group)) for _, group in groupby(inputs, key=lambda x: x.shape)]
-    return RouterOutput(*[torch.cat(fields) for fields in zip(*map(router, stacks), strict=True)])
+def stacks(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """`inputs` in their order, neighbours of equal size in one batch."""
+    return [torch.cat(list(group)) for _, group in groupby(inputs, key=lambda x: x.shape)]
 
 
 @torch.no_grad()
 def state(router: Router, inputs: Sequence[Tensor], labels: Sequence[str], top_k: int) -> RouterState:
     """Measure `router` in evaluation mode; it is left in training mode."""
-    gates = route(router.eval(), inputs).gates.cpu()
+    gates = route(router.eval(), stacks(inputs)).gates.cpu()
     router.train()
     return _measure(gates, select_top_k(gates, top_k), labels)
 
@@ -163,7 +162,7 @@ def train_router(
                 order = torch.randperm(len(inputs)).tolist()
             own, progress = inputs[order[step % len(inputs)]], step / steps
             # Sec. III-B3: the current input and the cached ones make one router batch.
-            output = route(router, [own, *(entry for group in cache.batches() for entry in group.split(1))])
+            output = route(router, cache.batches(first=own))
             selected = select_top_k(output.gates, top_k, anneal(arm.tau, progress))  # Eq. 8
             losses = router_losses(output.logits, output.gates, selected)
             # Eq. 7
@@ -207,5 +206,7 @@ def common_share(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         router = Router(inputs[0].shape[1], 2, width=width, standardise=standardise).to(inputs[0].device)
-    embedding = route(router, inputs).embedding  # in training mode: standardised over these very slices
+    embedding = route(
+        router, stacks(inputs)
+    ).embedding  # in training mode: standardised over these very slices
     return float(embedding.mean(0).square().sum() / embedding.square().sum(-1).mean())

@@ -29,10 +29,13 @@ class InputCache:
         for sample in centre_window(inputs.detach(), self.window):
             self.entries.append(sample.clone())
 
-    def batches(self) -> list[Tensor]:
-        """All entries, stacked by equal size, oldest first: a list of (n, channels, y, x)."""
+    def batches(self, first: Tensor | None = None) -> list[Tensor]:
+        """All entries, stacked by equal size, oldest first: a list of (n, channels, y, x).
+
+        The samples of `first` (batch, channels, y, x), where given, lead the first batch.
+        """
         by_size: dict[tuple[int, ...], list[Tensor]] = {}
-        for entry in self.entries:
+        for entry in (*(() if first is None else first), *self.entries):
             by_size.setdefault(tuple(entry.shape), []).append(entry)
         return [torch.stack(group) for group in by_size.values()]
 

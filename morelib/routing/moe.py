@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from morelib.routing.cache import InputCache
 from morelib.routing.losses import RouterLosses, router_losses
-from morelib.routing.router import Crop, Router, RouterOutput, router_input
+from morelib.routing.router import Crop, Router, RouterOutput, route, router_input
 from morelib.routing.selection import select_top_k
 
 GateScale = Literal["paper", "renormalise", "n_over_k"]
@@ -81,28 +80,13 @@ class SampleRouting:
             )
         batch = len(inputs)
         # Dummy batch (Sec. III-B3): the cached inputs join the router batch; only the router losses see them.
-        everything = self._route_with_cache(router, inputs)
+        everything = route(router, self.cache.batches(first=inputs))
         selected = self._select(everything, tau=self.tau)
         losses = router_losses(everything.logits, everything.gates, selected)
         self.cache.push(inputs)
         own = RouterOutput(*[field[:batch] for field in everything])
         record = RoutingRecord(own.logits, own.gates, selected[:batch], own.embedding, losses)
         return self._weights(own.gates, selected[:batch]), record
-
-    def _route_with_cache(self, router: Router, inputs: Tensor) -> RouterOutput:
-        groups = self.cache.batches()
-        # Inputs of the cache's own size go through the router in one batch with it.
-        outputs: list[RouterOutput] = []
-        joined = False
-        for group in groups:
-            if not joined and group.shape[1:] == inputs.shape[1:]:
-                outputs.insert(0, router(torch.cat([inputs, group])))
-                joined = True
-            else:
-                outputs.append(router(group))
-        if not joined:
-            outputs.insert(0, router(inputs))
-        return RouterOutput(*[torch.cat(fields) for fields in zip(*outputs, strict=True)])
 
     def _select(self, output: RouterOutput, tau: float) -> Tensor:
         scores = output.gates if self.noise_on == "gates" else output.logits

@@ -99,6 +99,11 @@ class Router(nn.Module):
         return RouterOutput(logits, logits.softmax(-1), embedding)
 
 
+def route(router: Router, batches: Sequence[Tensor]) -> RouterOutput:
+    """Route batches that differ in image size, one after the other; the outputs are joined in their order."""
+    return RouterOutput(*[torch.cat(fields) for fields in zip(*map(router, batches), strict=True)])
+
+
 class _EmbeddingNorm(nn.BatchNorm1d):
     """BatchNorm1d without affine part that falls back on its running statistics for a batch of one."""
 

@@ -11,12 +11,13 @@ from morelib.companion.router_only import (
     encoder_features,
     frozen_inputs,
     random_choice,
-    route,
+    stacks,
     train_router,
     untrained_router,
 )
 from morelib.data import SliceDataset, collate, find_volumes
 from morelib.routing import Router
+from morelib.routing.router import route
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_inputs_are_those_of_all_slices_in_both_crops_and_a_limit_spreads_them(
 def test_routing_keeps_the_order_of_inputs_of_several_sizes() -> None:
     router = Router(3, 2).eval()
     inputs = [torch.randn(1, 3, size, 4) for size in (4, 4, 5, 4)]
-    together = route(router, inputs).embedding
+    together = route(router, stacks(inputs)).embedding
     torch.testing.assert_close(together, torch.cat([router(x).embedding for x in inputs]))
 
 
