@@ -93,19 +93,16 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val, test, or all files.")] = "test",
 ) -> None:
     """Score a trained network and the zero-filled image; write metrics.json and zero_filled.json beside it."""
-    import torch
-
     from morelib.companion.session import evaluation_set
-    from morelib.evaluation import ZeroFilled, protocol, results_table, write_metrics
+    from morelib.evaluation import ZeroFilled, best_device, protocol, results_table, write_metrics
     from morelib.evaluation import evaluate as score
     from morelib.training import load_run
 
     model, config = load_run(run_folder)
     dataset = evaluation_set(config, run_folder, data_root, split)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     systems = {
         "zero-filled": score(ZeroFilled(), dataset),
-        config["model"]["name"]: score(model, dataset, device),
+        config["model"]["name"]: score(model, dataset, best_device()),
     }
     for name, scores in zip(("zero_filled", "metrics"), systems.values(), strict=True):
         write_metrics(run_folder / f"{name}.json", scores, protocol(dataset, split))

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 
 from morelib.companion.figures.images import Panel, image_grid
 from morelib.companion.figures.style import SYSTEM_NAMES
 from morelib.data import SliceDataset, read_info
 from morelib.data.dataset import MASK_KINDS
 from morelib.errors import UserError
-from morelib.evaluation import ZeroFilled, reconstruct_volume
+from morelib.evaluation import ZeroFilled, best_device, reconstruct_volume
 from morelib.files import atomic_path
 from morelib.training import load_run
 
@@ -50,8 +49,9 @@ def reconstruct_file(
         acceleration or trained_with.get("acceleration", 8),
         center_fraction or trained_with.get("center_fraction", 0.04),
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    prediction, target = reconstruct_volume(model, (dataset[index] for index in range(len(dataset))), device)
+    prediction, target = reconstruct_volume(
+        model, (dataset[index] for index in range(len(dataset))), best_device()
+    )
     middle, net = info.n_slices // 2, dataset.mask(0).acceleration
     zero_filled, _ = reconstruct_volume(ZeroFilled(), [dataset[middle]])
     about = {

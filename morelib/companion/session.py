@@ -143,9 +143,9 @@ class Companion:
     @property
     def device(self) -> str:
         """`cuda` where there is a GPU, else `cpu`."""
-        import torch
+        from morelib.evaluation import best_device
 
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return best_device()
 
     def model_options(self, model: str) -> dict[str, Any]:
         """Options of `build_model(model, ...)` under this profile."""

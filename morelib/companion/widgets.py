@@ -10,6 +10,8 @@ import torch
 import traitlets
 from torch import Tensor
 
+from morelib.routing.diagnostics import effective_experts, expert_load
+from morelib.routing.losses import router_losses
 from morelib.routing.selection import select_top_k
 
 HERE = Path(__file__).parent
@@ -45,15 +47,14 @@ def routing_summary(logits: Tensor, top_k: int, tau: float, seed: int = 0) -> di
     gates = torch.softmax(logits, dim=-1)  # Eq. 5
     noisy = select_top_k(gates, top_k, tau, torch.Generator().manual_seed(seed))
     clean = select_top_k(gates, top_k)
-    load = torch.bincount(noisy.flatten(), minlength=gates.shape[-1]) / noisy.numel()
-    mean_gate = gates.mean(dim=0)
+    load = expert_load(noisy, gates.shape[-1])
     changed = (noisy.sort(dim=-1).values != clean.sort(dim=-1).values).any(dim=-1).float().mean()
     return {
         "load": load.tolist(),
-        "mean_gate": mean_gate.tolist(),
-        "effective": float(torch.special.entr(load).sum().exp()),
+        "mean_gate": gates.mean(dim=0).tolist(),
+        "effective": effective_experts(load),
         "changed": float(changed),
-        "aux": float((load * mean_gate).sum()),
+        "aux": float(router_losses(logits, gates, noisy).aux),
     }
 
 

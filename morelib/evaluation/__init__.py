@@ -2,6 +2,7 @@
 
 from morelib.evaluation.evaluate import (
     ZeroFilled,
+    best_device,
     evaluate,
     protocol,
     read_metrics,
@@ -23,6 +24,7 @@ __all__ = [
     "Table",
     "VolumeScore",
     "ZeroFilled",
+    "best_device",
     "compare",
     "comparison_table",
     "evaluate",

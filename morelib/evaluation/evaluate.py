@@ -25,6 +25,11 @@ OnSlice = Callable[[Batch, Reconstruction], None]
 Progress = Callable[[int, int], None]
 
 
+def best_device() -> str:
+    """`cuda` where there is a GPU, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class ZeroFilled:
     """The reconstruction without a network: root sum of squares of the coil images of what was sampled."""
 

@@ -63,25 +63,22 @@ def means_by_category(scores: Sequence[VolumeScore]) -> dict[str, CategoryMean]:
     means = {}
     for category in categories_of(scores):
         group = [score for score in scores if score.acquisition == category]
-        means[category] = CategoryMean(
-            psnr=float(np.mean([score.psnr for score in group])),
-            ssim=float(np.mean([score.ssim for score in group])),
-            nmse=float(np.mean([score.nmse for score in group])),
-            acceleration=float(np.mean([score.acceleration for score in group])),
-            n_volumes=len(group),
-            n_patients=len({score.patient for score in group}),
-        )
+        means[category] = _mean(group, group)
     if means:
-        columns = list(means.values())
-        means[ALL] = CategoryMean(
-            psnr=float(np.mean([mean.psnr for mean in columns])),
-            ssim=float(np.mean([mean.ssim for mean in columns])),
-            nmse=float(np.mean([mean.nmse for mean in columns])),
-            acceleration=float(np.mean([mean.acceleration for mean in columns])),
-            n_volumes=len(scores),
-            n_patients=len({score.patient for score in scores}),
-        )
+        means[ALL] = _mean(list(means.values()), scores)
     return means
+
+
+def _mean(
+    rows: Sequence[VolumeScore] | Sequence[CategoryMean], counted: Sequence[VolumeScore]
+) -> CategoryMean:
+    """The mean of each measure over `rows`; volumes and patients are those of `counted`."""
+    measures = ("psnr", "ssim", "nmse", "acceleration")
+    return CategoryMean(
+        **{name: float(np.mean([getattr(row, name) for row in rows])) for name in measures},
+        n_volumes=len(counted),
+        n_patients=len({score.patient for score in counted}),
+    )
 
 
 def average_seeds(runs: Sequence[Sequence[VolumeScore]]) -> list[VolumeScore]:

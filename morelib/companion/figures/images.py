@@ -23,6 +23,11 @@ class Panel:
     cmap: str = "gray"
     note: str = ""
 
+    @property
+    def upper(self) -> float:
+        """The value drawn brightest; never zero."""
+        return (float(np.percentile(np.asarray(self.image), 99.5)) if self.vmax is None else self.vmax) or 1.0
+
 
 def image_grid(
     rows: Sequence[Sequence[Panel | None]], row_titles: Sequence[str] = (), width: float = 10.0
@@ -43,8 +48,7 @@ def image_grid(
             if panel is None:
                 continue
             image = np.asarray(panel.image)
-            vmax = float(np.percentile(image, 99.5)) if panel.vmax is None else panel.vmax
-            axis.imshow(image, cmap=panel.cmap, vmin=0, vmax=vmax or 1.0, interpolation="nearest")
+            axis.imshow(image, cmap=panel.cmap, vmin=0, vmax=panel.upper, interpolation="nearest")
             axis.set_title(panel.title, fontsize=10, pad=4)
             if panel.note:
                 axis.text(

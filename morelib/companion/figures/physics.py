@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from morelib.companion.figures.images import Panel
+from morelib.companion.figures.images import Panel, image_grid
 from morelib.companion.figures.style import COLOURS, layout
 from morelib.data import CATEGORY_NAMES
 from morelib.physics.fourier import ifft1c
@@ -32,18 +32,12 @@ CONTRASTS = {
 
 def contrast_montage(images: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
     """One real image (y, x) per acquisition, each on its own grey scale; sizes may differ."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(10, 2.95 * rows), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, (acquisition, image) in zip(axes.flat, images.items(), strict=False):
-        pixels = np.asarray(image)
-        axis.imshow(pixels, cmap="gray", vmin=0, vmax=float(np.percentile(pixels, 99.5)) or 1.0)
-        name = CATEGORY_NAMES.get(acquisition, acquisition)
-        axis.set_title(f"{name}\n{CONTRASTS.get(acquisition, '')}", fontsize=9, pad=4)
-    figure.tight_layout(pad=0.5)
-    plt.close(figure)
-    return figure
+    panels: list[Panel | None] = [
+        Panel(image, f"{CATEGORY_NAMES.get(acquisition, acquisition)}\n{CONTRASTS.get(acquisition, '')}")
+        for acquisition, image in images.items()
+    ]
+    panels += [None] * (-len(panels) % columns)
+    return image_grid([panels[start : start + columns] for start in range(0, len(panels), columns)])
 
 
 def phase_panel(image: Tensor, title: str = "") -> Panel:
