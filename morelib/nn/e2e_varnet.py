@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from morelib.nn.complex_io import Door
 from morelib.nn.sensitivity import SensitivityNetwork
 from morelib.nn.unet import Norm, UNet
-from morelib.nn.unrolled import Consistency, Unrolled
+from morelib.nn.unrolled import Consistency, Context, Denoised, Unrolled
 
 PRESETS: dict[str, dict[str, Any]] = {
     # fastMRI's published network: 29,936,966 parameters.
@@ -31,9 +31,9 @@ class UNetDenoiser(nn.Module):
         self.unet = UNet(2, 2, widths, norm, zero_init)
         self.restore_mean = restore_mean
 
-    def forward(self, image: Tensor) -> tuple[Tensor, None]:
+    def forward(self, image: Tensor, context: Context) -> Denoised:
         channels, door = Door.enter(image)
-        return door.leave(self.unet(channels), self.restore_mean), None
+        return Denoised(door.leave(self.unet(channels), self.restore_mean))
 
 
 def e2e_varnet(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from morelib.nn.e2e_varnet import UNetDenoiser
+from morelib.nn.sensitivity import SensitivityNetwork
 from morelib.nn.unrolled import Unrolled
 
 
@@ -18,6 +19,7 @@ def load_fastmri_state(model: Unrolled, state: Mapping[str, Tensor]) -> None:
     Raises:
         RuntimeError: keys or shapes do not fit; PyTorch's message names them.
     """
+    assert isinstance(model.sensitivity, SensitivityNetwork)
     levels = len(model.sensitivity.unet.decoder.up)
     denoiser = model.cascades[0].denoiser
     if not isinstance(denoiser, UNetDenoiser):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from morelib.nn.complex_io import Door
 from morelib.nn.sensitivity import SensitivityNetwork
 from morelib.nn.unet import Decoder, Encoder, Norm
-from morelib.nn.unrolled import Consistency, Unrolled
-from morelib.routing import Router, RoutingRecord, SampleRouting
+from morelib.nn.unrolled import Consistency, Context, Denoised, Unrolled
+from morelib.routing import Router, SampleRouting
 from morelib.routing.dispatch import mix_experts
 from morelib.routing.moe import GateScale, NoiseOn
 from morelib.routing.router import Crop
@@ -51,14 +51,14 @@ class MoreDenoiser(nn.Module):
         self.routing = routing
         self.restore_mean = restore_mean
 
-    def forward(self, image: Tensor) -> tuple[Tensor, RoutingRecord]:
-        """Complex image (batch, y, x) to (denoised image, what the router did)."""
+    def forward(self, image: Tensor, context: Context) -> Denoised:
+        """Complex image (batch, y, x) to the denoised image and what the router did."""
         channels, door = Door.enter(image)
         features = self.encoder(channels)
         weights, record = self.routing(self.router, features, self.training)
         # Eq. 6
         mixed = mix_experts(list(self.experts), features, weights, record.selected)
-        return door.leave(mixed, self.restore_mean), record
+        return Denoised(door.leave(mixed, self.restore_mean), record)
 
 
 def more(

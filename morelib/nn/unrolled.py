@@ -1,16 +1,16 @@
 """The skeleton all networks share: sensitivity maps, then cascades of data consistency and a denoiser (Eq. 2)."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from morelib.nn.sensitivity import SensitivityNetwork
 from morelib.physics.consistency import HybridSense, kspace_step
 from morelib.routing import RoutingRecord
 
-Consistency = Literal["kspace", "image"]
+Consistency = Literal["kspace", "image", "hard"]
+Records = list[RoutingRecord | None]
 
 
 class Reconstruction(NamedTuple):
@@ -20,37 +20,68 @@ class Reconstruction(NamedTuple):
     routing: tuple[RoutingRecord, ...] | None
 
 
-class Cascade(nn.Module):
-    """One denoiser and its step size eta (Eq. 2). A denoiser maps a complex image to (image, record or None)."""
+class Context(NamedTuple):
+    """What a denoiser may look at beside the image.
 
-    def __init__(self, denoiser: nn.Module) -> None:
+    zero_filled: A^H y, complex (batch, y, x). normal: A^H A x of the current image, in the image form only. memory:
+    whatever the denoiser before returned as its own, None in the first cascade.
+    """
+
+    zero_filled: Tensor | None = None
+    normal: Tensor | None = None
+    memory: Any = None
+
+
+class Denoised(NamedTuple):
+    """image: complex, like the input. record: of the routing. memory: handed to the next cascade's denoiser."""
+
+    image: Tensor
+    record: RoutingRecord | None = None
+    memory: Any = None
+
+
+class Cascade(nn.Module):
+    """One denoiser, and the step size eta of Eq. 2 where there is a step: maps (image, `Context`) to `Denoised`."""
+
+    def __init__(self, denoiser: nn.Module, has_step: bool = True) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.eta = nn.Parameter(torch.ones(1))
+        if has_step:
+            self.eta = nn.Parameter(torch.ones(1))
+
+    def forward(self, image: Tensor, context: Context) -> Denoised:
+        denoised: Denoised = self.denoiser(image, context)
+        return denoised
 
 
 class Unrolled(nn.Module):
-    """Eq. 2, unrolled. Networks differ in their denoisers and in nothing else.
+    """Eq. 2, unrolled. Networks differ in their denoisers and in the form of consistency, and in nothing else.
 
     Args:
         denoisers: one per cascade.
-        sensitivity: estimates coil maps from the masked k-space.
-        consistency: `kspace` keeps the iterate in k-space, as E2EVarNet does; `image` is Eq. 2 as printed.
+        sensitivity: maps (kspace, mask, n_acs) to coil maps, such as `SensitivityNetwork`.
+        consistency: `kspace` keeps the iterate in k-space, as E2EVarNet does; `image` is Eq. 2 as printed; `hard`
+            puts the measured columns in place of the denoised image's.
+        adjacent: slices that go in together, the one in the middle comes out. A denoiser sees them side by side in
+            the batch, (batch * adjacent, y, x).
 
-    The sign of the denoiser is E2EVarNet's (subtracted); a learned sign is immaterial.
+    The sign of the denoiser is E2EVarNet's: it is the correction to be subtracted, in the `hard` form the image.
     """
 
     def __init__(
         self,
         denoisers: Iterable[nn.Module],
-        sensitivity: SensitivityNetwork,
+        sensitivity: nn.Module,
         consistency: Consistency = "kspace",
+        adjacent: int = 1,
     ) -> None:
         super().__init__()
         self.sensitivity = sensitivity
+        cascades = [Cascade(denoiser, has_step=consistency != "hard") for denoiser in denoisers]
         # A ModuleList, which does not tell type checkers what it holds.
-        self.cascades: Sequence[Cascade] = nn.ModuleList(map(Cascade, denoisers))  # type: ignore[assignment]
+        self.cascades: Sequence[Cascade] = nn.ModuleList(cascades)  # type: ignore[assignment]
         self.consistency = consistency
+        self.adjacent = adjacent
 
     def forward(
         self, kspace: Tensor, mask: Tensor, n_acs: int | Tensor | None = None, sens_maps: Tensor | None = None
@@ -58,44 +89,64 @@ class Unrolled(nn.Module):
         """Reconstruct undersampled k-space.
 
         Args:
-            kspace: masked, complex (batch, coil, y, x).
+            kspace: masked, complex (batch, coil, y, x), with adjacent slices (batch, adjacent, coil, y, x).
             mask: bool (batch, 1, 1, x), x the phase-encode axis.
             n_acs: number of autocalibration columns; found from the mask when None.
-            sens_maps: complex (batch, coil, y, x), root sum of squares one; estimated when None.
+            sens_maps: complex, shaped like kspace, root sum of squares one; estimated when None.
 
         Returns:
             The root-sum-of-squares magnitude (batch, y, x), and the routing records if denoisers route.
         """
-        _check(kspace, mask)
+        _check(kspace, mask, self.adjacent)
         if sens_maps is None:
             sens_maps = self.sensitivity(kspace, mask, n_acs)
+        if self.adjacent > 1:
+            kspace, sens_maps = kspace.flatten(0, 1), sens_maps.flatten(0, 1)
+            mask = mask.repeat_interleave(self.adjacent, 0)
         sense = HybridSense(sens_maps, mask)
-        unroll = self._unroll_kspace if self.consistency == "kspace" else self._unroll_image
-        image, records = unroll(sense.enter(kspace), sense)
-        return Reconstruction(image, tuple(records) or None)
+        unroll = {"kspace": self._unroll_kspace, "image": self._unroll_image, "hard": self._unroll_hard}
+        image, records = unroll[self.consistency](sense.enter(kspace), sense)
+        middle = image[self.adjacent // 2 :: self.adjacent]
+        return Reconstruction(middle, tuple(record for record in records if record is not None) or None)
 
-    def _unroll_kspace(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, list[RoutingRecord]]:
-        hybrid, records = measured, []
+    def _unroll_kspace(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, Records]:
+        hybrid, memory, records = measured, None, []
         for cascade in self.cascades:
-            denoised, record = cascade.denoiser(sense.combine(hybrid))
+            denoised, record, memory = cascade(sense.combine(hybrid), Context(memory=memory))
             # Eq. 2 in k-space: k - eta M (k - y) - F S D(S^H F^H k)
             hybrid = kspace_step(hybrid, measured, sense.mask, cascade.eta) - sense.expand(denoised)
-            records += [record] if record else []
+            records.append(record)
         return sense.rss(hybrid), records
 
-    def _unroll_image(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, list[RoutingRecord]]:
+    def _unroll_image(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, Records]:
         zero_filled = sense.combine(measured)
-        image, records = zero_filled, []
+        image, memory, records = zero_filled, None, []
         for cascade in self.cascades:
-            denoised, record = cascade.denoiser(image)
+            normal = sense.gram(image)
+            denoised, record, memory = cascade(image, Context(zero_filled, normal, memory))
             # Eq. 2: x - eta A*(A x - y) - D(x)
-            image = image - cascade.eta * (sense.gram(image) - zero_filled) - denoised
-            records += [record] if record else []
+            image = image - cascade.eta * (normal - zero_filled) - denoised
+            records.append(record)
+        return image.abs(), records
+
+    def _unroll_hard(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, Records]:
+        zero_filled = sense.combine(measured)
+        image, memory, records = zero_filled, None, []
+        for cascade in self.cascades:
+            denoised, record, memory = cascade(image, Context(zero_filled, memory=memory))
+            # S^H F^H of (1 - M) F S D(x) + M y
+            image = sense.combine(torch.where(sense.mask, measured, sense.expand(denoised)))
+            records.append(record)
         return image.abs(), records
 
 
-def _check(kspace: Tensor, mask: Tensor) -> None:
-    if kspace.ndim != 4 or not kspace.is_complex():
+def _check(kspace: Tensor, mask: Tensor, adjacent: int) -> None:
+    if adjacent > 1 and (kspace.ndim != 5 or kspace.shape[1] != adjacent):
+        raise ValueError(
+            f"kspace must be (batch, {adjacent} adjacent slices, coil, y, x), not {tuple(kspace.shape)};"
+            f" use SliceDataset(..., adjacent={adjacent})"
+        )
+    if (adjacent == 1 and kspace.ndim != 4) or not kspace.is_complex():
         raise ValueError(
             f"kspace must be complex (batch, coil, y, x), not {kspace.dtype} {tuple(kspace.shape)}"
         )
