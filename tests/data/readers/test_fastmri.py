@@ -11,14 +11,8 @@ import pytest
 import torch
 from fastmri.data import SliceDataset as FastmriSliceDataset
 
-from morelib.data.volume import (
-    CATEGORIES,
-    find_volumes,
-    read_info,
-    read_mask,
-    read_slice,
-    volume_max,
-)
+from morelib.data.readers import find_volumes, read_info, read_mask, read_slice, volume_max
+from morelib.data.volume import CATEGORIES, SYNTHETIC
 from morelib.errors import UserError
 
 
@@ -52,7 +46,7 @@ def test_find_volumes_is_sorted_and_complete(fastmri_files: Path) -> None:
     assert {volume.acquisition for volume in volumes} == set(CATEGORIES)
     assert {volume.anatomy for volume in volumes if volume.acquisition.startswith("COR")} == {"knee"}
     assert {volume.anatomy for volume in volumes if volume.acquisition.startswith("AX")} == {"brain"}
-    assert all(volume.field_t == 2.89 and volume.synthetic for volume in volumes)
+    assert all(volume.field_t == 2.89 and volume.origin == SYNTHETIC for volume in volumes)
 
 
 def test_half_written_files_are_not_volumes(tmp_path: Path, write_file: Callable[..., Path]) -> None:
@@ -197,5 +191,5 @@ def test_nan_names_file_and_slice(key: str, path: Path) -> None:
 def test_mask_of_other_width(path: Path) -> None:
     with h5py.File(path, "a") as file:
         file["mask"] = np.ones(31)
-    with pytest.raises(UserError, match="31 columns, kspace has 32"):
+    with pytest.raises(UserError, match="31 columns of float64, kspace has 32"):
         read_mask(read_info(path))
