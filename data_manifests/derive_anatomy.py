@@ -7,7 +7,8 @@ Needs the extras of `pip install -e .[dev]` (nibabel, pynrrd). Writes
   brain.npz      region (x, y, z): uint8 labels of `anatomy.Region`; level: uint8, the tissue coordinate in
                  steps of 1/LEVELS, inside BRAIN 0 = CSF, 1 = grey, 2 = white matter, in SCALP part of fat.
   knee.npz       labels (front to back, top to bottom, side to side), uint8, 0.73 x 0.73 x 0.7 mm.
-  protocols.csv  every distinct protocol of the fastMRI volume table with how many volumes used it.
+  protocols.csv  every distinct protocol of the fastMRI volume table, with scanner, coils and matrix, and how many
+                 volumes have it.
 """
 
 import argparse
@@ -140,7 +141,7 @@ def decimate_knee(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_protocols(table: Path, out: Path) -> None:
-    """Count the distinct protocols of the volume table."""
+    """Count the distinct protocols, scanners, coils and matrices together, of the volume table."""
     with table.open(newline="") as file:
         counts = Counter(tuple(row[name] for name in FIELDS) for row in csv.DictReader(file))
     with out.open("w", newline="") as file:

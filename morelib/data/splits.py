@@ -4,30 +4,62 @@ Half of fastMRI's knee patients have two volumes (with and without fat suppressi
 have several contrasts. A split by volume puts the same anatomy on both sides; the split by patient does not.
 """
 
+import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from morelib.data.volume import VolumeInfo
 from morelib.errors import UserError
 
-Splits = dict[str, list[VolumeInfo]]
+
+class Volume(Protocol):
+    """What a split looks at: a `VolumeInfo` has it, and a manifest's `Row`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def acquisition(self) -> str: ...
+    @property
+    def patient(self) -> str: ...
+
+
+V = TypeVar("V", bound=Volume)
 FRACTIONS: Mapping[str, float] = {"train": 0.5, "val": 0.25, "test": 0.25}
+
+# Folders in which data sets publish their own division: fastMRI and M4Raw, CC359, ACDC, Prostate158.
+OFFICIAL_FOLDERS = {
+    "multicoil_train": "train",
+    "multicoil_val": "val",
+    "multicoil_test": "test",
+    "multicoil_test_full": "test",
+    "Train": "train",
+    "Val": "val",
+    "training": "train",
+    "testing": "test",
+    "prostate158_train": "train",
+    "prostate158_test": "test",
+}
+# Prostate158 lists its validation volumes beside them instead.
+OFFICIAL_LIST = "valid.csv"
 
 
 def split_by_patient(
-    volumes: Sequence[VolumeInfo], fractions: Mapping[str, float] = FRACTIONS, seed: int = 0
-) -> Splits:
+    volumes: Sequence[V], fractions: Mapping[str, float] = FRACTIONS, seed: int = 0
+) -> dict[str, list[V]]:
     """Split so that no patient is in two splits and every acquisition has its fraction of volumes in each.
 
     Iterative stratification (Sechidis 2011): the acquisition with the fewest undecided patients goes first,
-    and each patient goes, with all volumes, where that acquisition is short of most. The result depends on
-    the seed and the file names only. Raises UserError where an acquisition has fewer patients than there are
-    splits.
+    and each patient goes, with all volumes, where that acquisition is short of most, the last ones where it is
+    missing. The result depends on the seed and the file names only. Raises UserError where an acquisition has
+    fewer patients than there are splits.
     """
     volumes = _checked(volumes, fractions)
-    by_patient: dict[str, list[VolumeInfo]] = defaultdict(list)
+    by_patient: dict[str, list[V]] = defaultdict(list)
     for volume in volumes:
         by_patient[volume.patient].append(volume)
     patients_of: dict[str, list[str]] = defaultdict(list)
@@ -40,13 +72,16 @@ def split_by_patient(
     counts = Counter(volume.acquisition for volume in volumes)
     wanted = {acquisition: _quotas(count, fractions) for acquisition, count in counts.items()}
 
-    splits: Splits = {split: [] for split in fractions}
+    splits: dict[str, list[V]] = {split: [] for split in fractions}
     while patients_of:
         acquisition = min(patients_of, key=lambda name: (len(patients_of[name]), name))
-        for patient in patients_of.pop(acquisition):
+        patients = patients_of.pop(acquisition)
+        for left, patient in zip(range(len(patients), 0, -1), patients, strict=True):
             here = wanted[acquisition]
+            # The last patients go where there is none yet, so that no split stays without the acquisition.
+            without = [s for s in splits if all(v.acquisition != acquisition for v in splits[s])]
             chosen = max(
-                splits,
+                without if len(without) >= left else splits,
                 key=lambda split: (
                     here[split],
                     sum(wanted[v.acquisition][split] for v in by_patient[patient]),
@@ -63,18 +98,18 @@ def split_by_patient(
 
 
 def split_by_volume(
-    volumes: Sequence[VolumeInfo], fractions: Mapping[str, float] = FRACTIONS, seed: int = 0
-) -> Splits:
+    volumes: Sequence[V], fractions: Mapping[str, float] = FRACTIONS, seed: int = 0
+) -> dict[str, list[V]]:
     """The naive split of the paper: volumes are divided per acquisition, whoever the patient is.
 
     Kept to measure what the leak changes; `shared_patients` counts it. Raises UserError for too few volumes.
     """
     volumes = _checked(volumes, fractions)
-    by_acquisition: dict[str, list[VolumeInfo]] = defaultdict(list)
+    by_acquisition: dict[str, list[V]] = defaultdict(list)
     for volume in volumes:
         by_acquisition[volume.acquisition].append(volume)
     rng = np.random.default_rng(seed)
-    splits: Splits = {split: [] for split in fractions}
+    splits: dict[str, list[V]] = {split: [] for split in fractions}
     for acquisition in sorted(by_acquisition):
         group = by_acquisition[acquisition]
         _check_enough(acquisition, len(group), "volumes", fractions)
@@ -84,7 +119,67 @@ def split_by_volume(
     return {split: sorted(chosen, key=_by_name) for split, chosen in splits.items()}
 
 
-def shared_patients(splits: Splits) -> set[str]:
+def official_split(
+    volumes: Sequence[VolumeInfo], fractions: Mapping[str, float] = FRACTIONS, seed: int = 0
+) -> dict[str, list[VolumeInfo]]:
+    """The data set's own split as far as it has one, told by `official_part`; the rest is drawn by patient.
+
+    The official training set is kept for training. Where validation and test sets are published both are used;
+    a validation set alone is halved into `val` and `test`. A test set alone, or a validation set with a single
+    patient of some acquisition, is `test`, and `val` is taken from the training set. Proportions are those of
+    `fractions` (of train, val and test). Official test volumes without a target cannot be scored and are left
+    out. Without a training set and a held-out one, all volumes are split by patient. Raises UserError where a
+    patient is on both sides, and for volumes beside the official folders.
+    """
+    parts: dict[str | None, list[VolumeInfo]] = defaultdict(list)
+    for volume in volumes:
+        part = official_part(volume.path)
+        if part != "test" or volume.has_target:
+            parts[part].append(volume)
+    outside = parts.pop(None, [])
+    train, val, test = (sorted(parts[part], key=_by_name) for part in ("train", "val", "test"))
+    if not train or not (val or test):
+        return split_by_patient([*outside, *train, *val, *test], fractions, seed)
+    if outside:
+        raise UserError(
+            f"{outside[0].path}: lies beside the folders of the official split; move it into one of them, or out"
+        )
+    if val and test:
+        splits = {"train": train, "val": val, "test": test}
+    elif val and min(_patients(val).values()) > 1:
+        splits = {"train": train, **split_by_patient(val, _of(fractions, "val", "test"), seed)}
+    else:
+        splits = {**split_by_patient(train, _of(fractions, "train", "val"), seed), "test": test or val}
+    if shared := sorted(shared_patients(splits)):
+        first = [v.path for part in splits.values() for v in part if v.patient == shared[0]]
+        raise UserError(
+            f"{first[0]}: patient {shared[0]} is also in another part of the official split ({first[-1]});"
+            " move the patient's files into one folder"
+        )
+    return splits
+
+
+def official_part(path: Path) -> str | None:
+    """`train`, `val` or `test`: what the nearest folder above is called or lists. None without an official folder."""
+    for folder in path.parents:
+        if listed := _listed(folder / OFFICIAL_LIST):
+            return "val" if path.parent in listed else "train"
+        if folder.name in OFFICIAL_FOLDERS:
+            return OFFICIAL_FOLDERS[folder.name]
+    return None
+
+
+@lru_cache(maxsize=64)
+def _listed(path: Path) -> frozenset[Path]:
+    """The folders of the images that a Prostate158 list names, none where there is no such list."""
+    if not path.is_file():
+        return frozenset()
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        cells = [cell for row in csv.reader(file) for cell in row if cell.endswith(".nii.gz")]
+    return frozenset(path.parent / PurePosixPath(cell).parent for cell in cells)
+
+
+def shared_patients(splits: Mapping[str, Sequence[Volume]]) -> set[str]:
     """The patients that occur in more than one split; empty for `split_by_patient`."""
     seen = Counter(
         patient for volumes in splits.values() for patient in {volume.patient for volume in volumes}
@@ -92,11 +187,22 @@ def shared_patients(splits: Splits) -> set[str]:
     return {patient for patient, count in seen.items() if count > 1}
 
 
-def _by_name(volume: VolumeInfo) -> str:
+def _patients(volumes: Sequence[Volume]) -> Counter[str]:
+    """How many patients each acquisition has."""
+    return Counter(acquisition for acquisition, _ in {(v.acquisition, v.patient) for v in volumes})
+
+
+def _of(fractions: Mapping[str, float], *names: str) -> dict[str, float]:
+    """These fractions alone, scaled to sum to 1."""
+    total = sum(fractions[name] for name in names)
+    return {name: fractions[name] / total for name in names}
+
+
+def _by_name(volume: Volume) -> str:
     return volume.name
 
 
-def _checked(volumes: Sequence[VolumeInfo], fractions: Mapping[str, float]) -> list[VolumeInfo]:
+def _checked(volumes: Sequence[V], fractions: Mapping[str, float]) -> list[V]:
     if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise UserError(f"split fractions {dict(fractions)}: must be positive and sum to 1")
     return sorted(volumes, key=_by_name)
