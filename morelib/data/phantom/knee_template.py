@@ -35,6 +35,9 @@ def knee_fields() -> KneeFields:
     """Distances and outlines of the template knee."""
     labels = load_knee()
     bone = (labels >= 5) & (labels <= 8)
+    # The segmentation rounds the shafts off where it ends; the leg goes on.
+    bone = np.pad(bone[:, 4:-4], ((0, 0), (4, 4), (0, 0)), mode="edge")
+    bone[:, :, [0, -1]] = False
     joint = (labels > 0) & ~bone
     outside, inside, to_joint = (
         ndi.distance_transform_edt(mask, sampling=VOXEL_MM).astype(np.float32)
@@ -70,18 +73,20 @@ def _turns_down(values: NDArray[np.float64], i: int, j: int, k: int) -> bool:
     return bool((values[j] - values[i]) * (k - i) >= (values[k] - values[i]) * (j - i))
 
 
-def leg_depth(points: Array) -> Array:
+def leg_depth(points: Array, wider: float) -> Array:
     """Depth below the skin, mm, negative outside: axial superellipses, wider at thigh and calf."""
     a, s, side = points
-    width = np.interp(s, [-20, 0, 40, JOINT_LINE, 100, 150], [67, 63, 57, 54, 52, 55])
+    width = wider * np.interp(s, [-20, 0, 40, JOINT_LINE, 100, 150], [67, 63, 57, 54, 52, 55])
+    # Below the joint the fibula stands out.
+    width += np.interp(s, [JOINT_LINE, 105], [0, 9]) * np.clip((side - 58) / 30, 0, 1)
     thickness = np.interp(s, [-20, 0, JOINT_LINE, 110, 150], [68, 66, 64, 60, 62])
     rho = ((np.abs(side - 58) / width) ** 2.4 + (np.abs(a - 72) / thickness) ** 2.4) ** (1 / 2.4)
     return ((1 - rho) * width).astype(np.float32)
 
 
 def segment_distance(points: Array, start: NDArray[np.float64], end: NDArray[np.float64]) -> Array:
-    """Distance, mm, from points (3, y, x) to the segment from `start` to `end`."""
-    line = end - start
-    relative = points - start[:, None, None]
+    """Distance, mm, from points (3, layers, y, x) to the segment from `start` to `end`."""
+    line = (end - start).astype(np.float32)
+    relative = points - start.astype(np.float32).reshape(3, 1, 1, 1)
     along = np.clip(np.tensordot(line, relative, 1) / (line @ line), 0, 1)
-    return np.linalg.norm(relative - line[:, None, None] * along, axis=0).astype(np.float32)
+    return np.linalg.norm(relative - line.reshape(3, 1, 1, 1) * along, axis=0).astype(np.float32)

@@ -1,7 +1,7 @@
 """Which scan parameters a volume gets: a row of the fastMRI volume table, drawn as often as it occurs."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 
@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 # The columns of the volume table that make up a protocol, in the order of assets/protocols.csv.
 FIELDS = (
     "acquisition", "sequence", "field_t", "tr_ms", "te_ms", "ti_ms", "flip_deg",
-    "encoded_y", "pe_max", "pe_center",
+    "encoded_y", "pe_max", "pe_center", "scanner", "coils", "encoded_x", "recon_x", "recon_y",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Times in ms, flip angle in degrees, field in tesla; phase-encode limits in encoded columns."""
+    """Times in ms, flip angle in degrees, field in tesla; phase-encode limits in encoded columns.
+
+    x is the readout, y the phase-encode axis; `recon_*` is the size the scanner reconstructed.
+    """
 
     acquisition: str
     sequence: str
@@ -29,6 +32,11 @@ class Protocol:
     encoded_y: int
     pe_max: int
     pe_center: int
+    scanner: str
+    coils: int
+    encoded_x: int
+    recon_x: int
+    recon_y: int
 
     def limits(self, width: int) -> tuple[int, int]:
         """(center, maximum) of the phase-encode limits scaled from `encoded_y` to `width` columns.
@@ -48,20 +56,7 @@ def _table() -> dict[str, tuple[list[Protocol], NDArray[np.float64]]]:
     for row in csv.DictReader(asset.read_text(encoding="utf-8").splitlines()):
         protocols, counts = table.setdefault(row["acquisition"], ([], []))
         counts.append(int(row["count"]))
-        protocols.append(
-            Protocol(
-                acquisition=row["acquisition"],
-                sequence=row["sequence"],
-                field_t=float(row["field_t"]),
-                tr_ms=float(row["tr_ms"]),
-                te_ms=float(row["te_ms"]),
-                ti_ms=float(row["ti_ms"]),
-                flip_deg=float(row["flip_deg"]),
-                encoded_y=int(row["encoded_y"]),
-                pe_max=int(row["pe_max"]),
-                pe_center=int(row["pe_center"]),
-            )
-        )
+        protocols.append(Protocol(**{f.name: f.type(row[f.name]) for f in fields(Protocol)}))  # type: ignore[operator]
     return {name: (protocols, np.array(counts) / sum(counts)) for name, (protocols, counts) in table.items()}
 
 

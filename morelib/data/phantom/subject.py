@@ -1,6 +1,7 @@
 """A subject's shape: how the plane of a slice runs through the template anatomy."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,17 @@ class Warp:
     """A smooth random displacement field, in mm: cubic splines over coarse and fine control points."""
 
     def __init__(
-        self, rng: np.random.Generator, extent: tuple[float, float, float], scales: list[tuple[float, float]]
+        self,
+        rng: np.random.Generator,
+        extent: tuple[float, float, float],
+        scales: list[tuple[float, float]],
+        within: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
     ):
-        """`extent` of the box in mm; `scales` are pairs (control point spacing, displacement), both in mm."""
+        """`extent` of the box in mm; `scales` are pairs (control point spacing, displacement), both in mm.
+
+        All but the first scale fade towards the ellipsoid `within` (centre, radii) in mm: bones are smooth.
+        """
+        self._within = within
         self._levels = []
         for spacing, amplitude in scales:
             shape = [int(np.ceil(length / spacing)) + 1 for length in extent]
@@ -29,20 +38,37 @@ class Warp:
     def __call__(self, points: Points) -> Points:
         """Displace points (3, ...) in mm."""
         out = points.copy()
-        for spacing, controls in self._levels:
+        fade: Points | float = 1.0
+        for level, (spacing, controls) in enumerate(self._levels):
+            if level and self._within:
+                centre, radii = (side.reshape(3, *[1] * (points.ndim - 1)) for side in self._within)
+                fade = np.clip((1 - np.linalg.norm((points - centre) / radii, axis=0)) / 0.2, 0, 1)
             for axis, control in enumerate(controls):
                 at = points / spacing
-                out[axis] += ndi.map_coordinates(control, at, order=3, mode="nearest", prefilter=False)
+                move = ndi.map_coordinates(control, at, order=3, mode="nearest", prefilter=False)
+                out[axis] += move * fade
         return out
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an anatomy is scanned: side of the field of view and distance of the coils in mm, orientation."""
+    """How an anatomy is scanned: field of view, distance of the coils, slice thickness, mm; orientation."""
 
     fov: float
     coil_radius: float
+    thickness: float
     coronal: bool
+
+    def layers(self, offset: float) -> NDArray[np.float64]:
+        """Where a slice at `offset` mm is drawn: three layers, whose mean is the slice."""
+        return offset + self.thickness * np.array([-1, 0, 1]) / 3
+
+
+class Grid(NamedTuple):
+    """What is drawn of a slice: shape (h, w) in points, and its (height, width) in mm."""
+
+    shape: tuple[int, int]
+    extent: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -61,18 +87,26 @@ class Pose:
     columns: tuple[int, int]
     normal: int
 
-    def points(self, offset: float, fov: float, n: int) -> Points:
-        """Template coordinates (3, n, n) of the slice at `offset` over a field of view `fov`, all in mm."""
+    def points(self, offsets: NDArray[np.float64], grid: Grid) -> Points:
+        """Template coordinates (3, layers, h, w) of layers at equidistant `offsets`, in mm.
+
+        Neighbouring points lie at four depths within their layer, so that the slice is averaged over four
+        times as many depths as there are layers: surfaces cut at a slant blur instead of showing twice.
+        """
+        shape, extent = grid
         # The warp is smooth: evaluate it on every sixth point and interpolate.
-        coarse = max(n // 6, 16)
-        line = np.linspace(-fov / 2, fov / 2, coarse)
-        local = np.zeros((3, coarse, coarse))
-        local[self.normal] = offset
-        local[self.rows[0]] += self.rows[1] * line[:, None]
-        local[self.columns[0]] += self.columns[1] * line[None, :]
+        coarse = max(shape[0] // 6, 16), max(shape[1] // 6, 16)
+        down, right = (np.linspace(-side / 2, side / 2, n) for side, n in zip(extent, coarse, strict=True))
+        local = np.zeros((3, len(offsets), *coarse))
+        local[self.normal] = offsets[:, None, None]
+        local[self.rows[0]] += self.rows[1] * down[:, None]
+        local[self.columns[0]] += self.columns[1] * right
         turned = self.tilt.apply(local.reshape(3, -1).T).T * self.scale[:, None] + self.centre[:, None]
-        warped = self.warp(turned.reshape(3, coarse, coarse).astype(np.float32))
-        return np.asarray(upsample(warped, (n, n)))
+        warped = self.warp(turned.reshape(local.shape).astype(np.float32))
+        points = np.asarray(upsample(warped, shape))
+        step = (points[:, -1] - points[:, 0]) / (len(offsets) - 1)
+        depth = np.tile(np.array([[-3, 1], [3, -1]], np.float32) / 8, (shape[0] // 2, shape[1] // 2))
+        return np.asarray(points + (step * depth)[:, None])
 
 
 def vote(
@@ -96,19 +130,25 @@ def vote(
     inside = np.clip(points.reshape(3, -1) + 1, 0, shape + 0.999, dtype=np.float32)
     base = inside.astype(np.int32)
     upper = inside - base
-    weights = np.stack([1 - upper, upper])
+    lower = 1 - upper
     first = np.ravel_multi_index(tuple(base), padded.shape)
     steps = np.array(padded.strides)  # labels are bytes, so these count voxels
-    index = np.arange(first.size)
-    votes = np.zeros((n_labels, first.size), np.float32)
-    sums = np.zeros_like(votes)
-    for corner in np.ndindex(2, 2, 2):
-        weight = weights[corner[0], 0] * weights[corner[1], 1] * weights[corner[2], 2]
-        at = first + int(steps @ corner)
-        label = label_at[at]
-        votes[label, index] += weight
-        if value_at is not None:
-            sums[label, index] += weight * value_at[at]
-    winner = votes.argmax(axis=0)
-    value = sums[winner, index] / np.maximum(votes[winner, index], 1e-6)
-    return winner.astype(np.uint8).reshape(points.shape[1:]), value.reshape(points.shape[1:])
+    corners = list(np.ndindex(2, 2, 2))
+    found = np.stack([label_at[first + int(steps @ corner)] for corner in corners])
+    weights = np.stack(
+        [np.prod([(lower, upper)[c][i] for i, c in enumerate(corner)], 0) for corner in corners]
+    )
+    winner = found[0].copy()
+    # Most points lie between voxels of one label: nothing to count.
+    mixed = np.flatnonzero((found != winner).any(0))
+    votes = np.zeros((len(mixed), n_labels), np.float32)
+    for label, weight in zip(found[:, mixed], weights[:, mixed], strict=True):
+        votes[np.arange(len(mixed)), label] += weight
+    winner[mixed] = votes.argmax(1)
+    value = np.zeros(winner.shape, np.float32)
+    if value_at is not None:
+        weights *= found == winner
+        for corner, weight in zip(corners, weights, strict=True):
+            value += weight * value_at[first + int(steps @ corner)]
+        value /= np.maximum(weights.sum(0), 1e-6)
+    return winner.reshape(points.shape[1:]), value.reshape(points.shape[1:])

@@ -27,6 +27,7 @@ class Tissue(IntEnum):
     LIGAMENT = 15
     FLUID = 16  # synovial fluid
     ENHANCING = 17  # lesion with a broken blood-brain barrier
+    RED_MARROW = 18
 
 
 class Relaxation(NamedTuple):
@@ -38,8 +39,8 @@ class Relaxation(NamedTuple):
 
 
 # (PD, T1 / T2 at 3 T, T1 / T2 at 1.5 T). Sources: white and grey matter Wright 2008 (T1), Stanisz 2005 (T2);
-# CSF Lin 2001; blood Stanisz 2005; muscle, cartilage, fluid, fat and marrow Gold 2004; the rest are values
-# usual in the 3 T literature, scaled to 1.5 T like muscle.
+# CSF Lin 2001; blood Stanisz 2005; muscle, cartilage, fluid, fat and marrow Gold 2004; red marrow de Bazelaire
+# 2004 (vertebra); the rest are values usual in the 3 T literature, scaled to 1.5 T like muscle.
 _TABLE: dict[Tissue, tuple[float, float, float, float, float]] = {
     Tissue.AIR: (0.0, 1000, 10, 1000, 10),
     Tissue.BONE: (0.10, 250, 0.4, 200, 0.4),
@@ -59,6 +60,7 @@ _TABLE: dict[Tissue, tuple[float, float, float, float, float]] = {
     Tissue.MENISCUS: (0.55, 900, 13, 800, 15),
     Tissue.LIGAMENT: (0.50, 900, 11, 800, 12),
     Tissue.FLUID: (1.0, 3620, 767, 2850, 1210),
+    Tissue.RED_MARROW: (0.88, 586, 49, 549, 49),
 }
 
 

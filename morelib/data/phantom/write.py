@@ -7,7 +7,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from morelib.data.pathology import ATTRIBUTE, Box, boxes_text
+from morelib.data.phantom.matrix import Matrix
 from morelib.data.phantom.protocol import Protocol
+from morelib.data.phantom.subject import Geometry
 from morelib.errors import UserError
 from morelib.files import atomic_path
 
@@ -19,46 +22,37 @@ def write_volume(
     path: Path,
     kspace: NDArray[np.complex64],
     target: NDArray[np.float32],
-    protocol: Protocol,
-    fov: float,
+    header: bytes,
+    acquisition: str,
     patient: str,
+    boxes: list[Box],
 ) -> None:
     """Write k-space (slices, coils, readout, phase) and target (slices, h, w); same input, same bytes.
 
     Raises:
         UserError: the disk is full or the folder cannot be written to.
     """
-    header = ismrmrd_header(protocol, target.shape[-1], kspace.shape[1], kspace.shape[0], fov)
     try:
-        _write(path, header, kspace, target, protocol.acquisition, patient)
+        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+            file.create_dataset("ismrmrd_header", data=np.bytes_(header))
+            file.create_dataset("kspace", data=kspace)
+            file.create_dataset("reconstruction_rss", data=target)
+            file.attrs["acquisition"] = acquisition
+            file.attrs["max"] = float(target.max())
+            file.attrs["norm"] = float(np.linalg.norm(target))
+            file.attrs["patient_id"] = patient
+            file.attrs["synthetic"] = True
+            file.attrs[ATTRIBUTE] = boxes_text(boxes)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error}); free space or choose another folder"
         ) from error
 
 
-def _write(
-    path: Path,
-    header: bytes,
-    kspace: NDArray[np.complex64],
-    target: NDArray[np.float32],
-    acquisition: str,
-    patient: str,
-) -> None:
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.create_dataset("ismrmrd_header", data=np.bytes_(header))
-        file.create_dataset("kspace", data=kspace)
-        file.create_dataset("reconstruction_rss", data=target)
-        file.attrs["acquisition"] = acquisition
-        file.attrs["max"] = float(target.max())
-        file.attrs["norm"] = float(np.linalg.norm(target))
-        file.attrs["patient_id"] = patient
-        file.attrs["synthetic"] = True
-
-
-def ismrmrd_header(protocol: Protocol, size: int, coils: int, slices: int, fov: float) -> bytes:
-    """The ISMRMRD XML header; encoded space is 2 * size by size, reconstruction size by size; `fov` in mm."""
-    center, maximum = protocol.limits(size)
+def ismrmrd_header(protocol: Protocol, matrix: Matrix, slices: int, geometry: Geometry) -> bytes:
+    """The ISMRMRD XML header of a volume."""
+    center, maximum = protocol.limits(matrix.phase)
+    pixel = 2 * geometry.fov / matrix.readout
     root = ElementTree.Element("ismrmrdHeader", xmlns=NAMESPACE)
 
     def add(parent: ElementTree.Element, name: str, value: object = None) -> ElementTree.Element:
@@ -69,17 +63,17 @@ def ismrmrd_header(protocol: Protocol, size: int, coils: int, slices: int, fov: 
 
     system = add(root, "acquisitionSystemInformation")
     add(system, "systemVendor", "none")
-    add(system, "systemModel", "synthetic phantom (not a scanner)")
+    add(system, "systemModel", f"{protocol.scanner} (synthetic phantom)")
     add(system, "systemFieldStrength_T", protocol.field_t)
-    add(system, "receiverChannels", coils)
+    add(system, "receiverChannels", matrix.coils)
     conditions = add(root, "experimentalConditions")
     add(conditions, "H1resonanceFrequency_Hz", round(protocol.field_t * GAMMA_MHZ_PER_T * 1e6))
     encoding = add(root, "encoding")
-    for name, x in (("encodedSpace", 2), ("reconSpace", 1)):
+    for name, (x, y) in (("encodedSpace", (matrix.readout, matrix.phase)), ("reconSpace", matrix.recon)):
         space = add(encoding, name)
-        matrix, extent = add(space, "matrixSize"), add(space, "fieldOfView_mm")
-        for axis, cells, length in (("x", x * size, x * fov), ("y", size, fov), ("z", 1, 5.0)):
-            add(matrix, axis, cells)
+        cells, extent = add(space, "matrixSize"), add(space, "fieldOfView_mm")
+        for axis, n, length in (("x", x, x * pixel), ("y", y, y * pixel), ("z", 1, geometry.thickness)):
+            add(cells, axis, n)
             add(extent, axis, length)
     limits = add(encoding, "encodingLimits")
     for name, high, middle in (("kspace_encoding_step_1", maximum, center), ("slice", slices - 1, 0)):
