@@ -5,14 +5,20 @@ from collections.abc import Callable
 from typing import Any
 
 from morelib.errors import UserError
-from morelib.nn import e2e_varnet, more
+from morelib.nn import e2e_varnet, more, promptmr_plus
 from morelib.nn.unrolled import Unrolled
 
 # name: (factory, presets)
 NETWORKS: dict[str, tuple[Callable[..., Unrolled], dict[str, dict[str, Any]]]] = {
     "e2e_varnet": (e2e_varnet.e2e_varnet, e2e_varnet.PRESETS),
     "more": (more.more, more.PRESETS),
+    "promptmr_plus": (promptmr_plus.promptmr_plus, promptmr_plus.PRESETS),
 }
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """The options that `build_model(name, ...)` takes. Raises UserError for an unknown name."""
+    return tuple(inspect.signature(_network(name)[0]).parameters)
 
 
 def build_model(name: str, *, preset: str | None = None, **options: Any) -> Unrolled:
@@ -25,14 +31,18 @@ def build_model(name: str, *, preset: str | None = None, **options: Any) -> Unro
     >>> len(model.cascades)
     2
     """
-    if name not in NETWORKS:
-        raise UserError(f"unknown model {name!r}; known models are {', '.join(NETWORKS)}")
-    factory, presets = NETWORKS[name]
+    factory, presets = _network(name)
     if preset is not None and preset not in presets:
         raise UserError(f"unknown preset {preset!r} of model {name}; known presets are {', '.join(presets)}")
-    known = inspect.signature(factory).parameters
+    known = options_of(name)
     if unknown := sorted(set(options) - set(known)):
         raise UserError(
             f"model {name} has no option {', '.join(unknown)}; its options are {', '.join(known)}"
         )
     return factory(**{**(presets[preset] if preset else {}), **options})
+
+
+def _network(name: str) -> tuple[Callable[..., Unrolled], dict[str, dict[str, Any]]]:
+    if name not in NETWORKS:
+        raise UserError(f"unknown model {name!r}; known models are {', '.join(NETWORKS)}")
+    return NETWORKS[name]

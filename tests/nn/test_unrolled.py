@@ -1,5 +1,7 @@
 """Properties that every network of the registry has."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,12 +13,25 @@ from morelib.physics.fourier import ifft2c
 from morelib.physics.masks import acs_columns
 from morelib.physics.sense import rss
 
-SMALL = {"cascades": 2, "widths": (4, 6, 8), "sens_widths": (4, 6)}
+UNET = {"cascades": 2, "widths": (4, 6, 8), "sens_widths": (4, 6), "zero_init": False}
+PROMPT = {
+    "cascades": 2, "widths": (4, 6, 8), "prompt_widths": (2, 4), "prompt_sizes": (6, 4), "n_prompts": 2,
+    "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "bottleneck_blocks": 1, "zero_init": False,
+}  # fmt: skip
+# Every network at a size for tests, and the forms of consistency it has beside its usual one.
+SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "e2e_varnet": ("e2e_varnet", UNET),
+    "e2e_varnet, image": ("e2e_varnet", UNET | {"consistency": "image"}),
+    "more": ("more", UNET),
+    "more, image": ("more", UNET | {"consistency": "image"}),
+    "promptmr_plus": ("promptmr_plus", PROMPT),
+}
 
 
-def _model(name: str, **options: object) -> Unrolled:
+def _model(system: str, **options: Any) -> Unrolled:
     torch.manual_seed(0)
-    return build_model(name, **{**SMALL, "zero_init": False, **options}).eval()
+    name, small = SYSTEMS[system]
+    return build_model(name, **{**small, **options}).eval()
 
 
 def _data(batch: int = 1, coils: int = 3, height: int = 30, width: int = 22) -> tuple[Tensor, Tensor]:
@@ -27,44 +42,44 @@ def _data(batch: int = 1, coils: int = 3, height: int = 30, width: int = 22) -> 
     return 1e-4 * kspace * mask, mask
 
 
-networks = pytest.mark.parametrize("name", NETWORKS)
-forms = pytest.mark.parametrize("consistency", ["kspace", "image"])
+systems = pytest.mark.parametrize("system", SYSTEMS)
 
 
-@networks
-@forms
+def test_every_network_is_tried() -> None:
+    assert {name for name, _ in SYSTEMS.values()} == set(NETWORKS)
+
+
+@systems
 @pytest.mark.parametrize("size", [(30, 22), (31, 23), (16, 17), (9, 40)])
 @pytest.mark.parametrize("coils", [1, 4])
-def test_image_has_the_size_of_kspace(name: str, consistency: str, size: tuple[int, int], coils: int) -> None:
+def test_image_has_the_size_of_kspace(system: str, size: tuple[int, int], coils: int) -> None:
     kspace, mask = _data(2, coils, *size)
-    image = _model(name, consistency=consistency)(kspace, mask).image
+    image = _model(system)(kspace, mask).image
     assert image.shape == (2, *size)
     assert image.dtype == torch.float32
     assert torch.isfinite(image).all() and (image >= 0).all()
 
 
-@networks
-@forms
+@systems
 @torch.no_grad()
-def test_equivariant_to_the_scale_of_kspace(name: str, consistency: str) -> None:
-    model, (kspace, mask) = _model(name, consistency=consistency), _data()
+def test_equivariant_to_the_scale_of_kspace(system: str) -> None:
+    model, (kspace, mask) = _model(system), _data()
     image, scaled = model(kspace, mask).image, model(1e4 * kspace, mask).image
     assert (1e4 * image - scaled).norm() / scaled.norm() < 1e-4
 
 
-@networks
+@systems
 @torch.no_grad()
-def test_a_sample_does_not_depend_on_its_neighbours_in_the_batch(name: str) -> None:
-    model, (kspace, mask) = _model(name), _data(batch=3)
+def test_a_sample_does_not_depend_on_its_neighbours_in_the_batch(system: str) -> None:
+    model, (kspace, mask) = _model(system), _data(batch=3)
     together = model(kspace, mask).image
     alone = torch.cat([model(kspace[i : i + 1], mask[:1]).image for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3 * together.max().item())
 
 
-@networks
-@forms
-def test_a_dead_coil_and_an_empty_slice_give_no_nan(name: str, consistency: str) -> None:
-    model, (kspace, mask) = _model(name, consistency=consistency).train(), _data()
+@systems
+def test_a_dead_coil_and_an_empty_slice_give_no_nan(system: str) -> None:
+    model, (kspace, mask) = _model(system).train(), _data()
     dead = kspace.clone()
     dead[:, 1] = 0
     for data in (dead, torch.zeros_like(kspace)):
@@ -76,36 +91,36 @@ def test_a_dead_coil_and_an_empty_slice_give_no_nan(name: str, consistency: str)
     assert model.sensitivity(dead, mask)[:, 1].abs().max() == 0
 
 
-@networks
-def test_gradients_are_finite(name: str) -> None:
-    model, (kspace, mask) = _model(name).train(), _data()
+@systems
+def test_gradients_are_finite(system: str) -> None:
+    model, (kspace, mask) = _model(system).train(), _data()
     model(kspace, mask).image.square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-@networks
+@systems
 @torch.no_grad()
-def test_given_maps_replace_the_network(name: str) -> None:
-    model, (kspace, mask) = _model(name), _data()
+def test_given_maps_replace_the_network(system: str) -> None:
+    model, (kspace, mask) = _model(system), _data()
     maps = model.sensitivity(kspace, mask, 6)
     torch.testing.assert_close(model(kspace, mask, sens_maps=maps).image, model(kspace, mask, n_acs=6).image)
     assert not torch.equal(model(kspace, mask, sens_maps=maps.roll(1, 1)).image, model(kspace, mask, 6).image)
 
 
-@networks
+@pytest.mark.parametrize("system", ["e2e_varnet", "more"])
 @torch.no_grad()
-def test_fully_sampled_data_come_back_when_the_denoiser_is_silent(name: str) -> None:
+def test_fully_sampled_data_come_back_when_the_denoiser_is_silent(system: str) -> None:
     """From a zero start the denoiser corrects nothing, and consistency is all that is left."""
-    model = _model(name, zero_init=True)
+    model = _model(system, zero_init=True)
     kspace, _ = _data()
     kspace = torch.randn_like(kspace)
     mask = torch.ones(1, 1, 1, kspace.shape[-1], dtype=torch.bool)
     torch.testing.assert_close(model(kspace, mask).image, rss(ifft2c(kspace)))
 
 
-@networks
-def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
-    model, (kspace, mask) = _model(name), _data()
+@systems
+def test_shapes_that_do_not_fit_are_refused(system: str) -> None:
+    model, (kspace, mask) = _model(system), _data()
     with pytest.raises(ValueError, match="kspace must be complex"):
         model(kspace.abs(), mask)
     with pytest.raises(ValueError, match="mask must be bool"):

@@ -1,0 +1,213 @@
+"""The prompt U-Net of PromptMR and PromptMR+: channel attention, learned prompts, features of earlier cascades.
+
+One network shall reconstruct knees and brains, 4x and 8x. A mixture of experts answers with several networks and a
+router between them. PromptMR answers with one network and several *prompts*: images of numbers, mixed per input by a
+softmax, that the decoder reads beside its features. The weights stay the same; what they look at depends on the input.
+
+Written from a description of the published network (Xin 2024, ECCV, "Rethinking Deep Unrolled Model for Accelerated
+MRI Reconstruction"), not from its code.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from morelib.routing.cab import ChannelAttentionBlock
+
+# Per decoder level, coarsest first: what that level of earlier cascades read, newest first.
+History = tuple[tuple[Tensor, ...], ...]
+
+
+def attention_blocks(channels: int, count: int) -> nn.Sequential:
+    """`count` channel-attention blocks in a row, each with a PReLU of its own."""
+    return nn.Sequential(*(ChannelAttentionBlock(channels) for _ in range(count)))
+
+
+class Prompt(nn.Module):
+    """A softmax mixture of prompt images, chosen by the mean of the features and resized to them.
+
+    (batch, channels, y, x) to (batch, prompt_channels, y, x).
+
+    Args:
+        channels: of the features that choose.
+        prompt_channels: of each prompt image.
+        n_prompts: how many prompt images there are to mix.
+        size: their height and width; they are stretched to whatever size the features have.
+        learnable: train the images too. The published network leaves them at their random start and trains only how
+            they are mixed and read: what matters is that inputs can be told apart, as by the colour of a card.
+    """
+
+    def __init__(
+        self, channels: int, prompt_channels: int, n_prompts: int, size: int, learnable: bool
+    ) -> None:
+        super().__init__()
+        images = torch.rand(n_prompts, prompt_channels, size, size)
+        # A parameter even when frozen: it is saved with the weights, without which they are worth nothing.
+        self.images = nn.Parameter(images, requires_grad=learnable)
+        self.choose = nn.Linear(channels, n_prompts)
+        self.smooth = nn.Conv2d(prompt_channels, prompt_channels, 3, padding=1, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        weights = self.choose(features.mean((-2, -1))).softmax(-1)
+        prompt = torch.einsum("bn,ncyx->bcyx", weights, self.images)
+        return self.smooth(F.interpolate(prompt, features.shape[-2:], mode="bilinear", align_corners=False))
+
+
+class DecoderLevel(nn.Module):
+    """One level upwards: earlier cascades' features in, prompt in, twice the size, skip in.
+
+    Args:
+        channels: of the level below, which comes in.
+        out_channels: of this level and of its skip.
+        prompt: makes the prompt from what comes in.
+        prompt_channels: of the prompt.
+        n_blocks: channel-attention blocks over features and prompt.
+        history: how many earlier cascades are read; 0 for none.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        prompt: Prompt,
+        prompt_channels: int,
+        n_blocks: int,
+        history: int,
+    ) -> None:
+        super().__init__()
+        self.prompt = prompt
+        if history:
+            self.recall = nn.Sequential(
+                nn.Conv2d((history + 1) * channels, channels, 1, bias=False), ChannelAttentionBlock(channels)
+            )
+        self.blocks = attention_blocks(channels + prompt_channels, n_blocks)
+        # Published as two steps, with the enlargement before the second. A 1x1 convolution works on pixels and bilinear
+        # enlargement on channels, each linear: they commute, and the small image is four times cheaper to convolve.
+        self.narrow = nn.Sequential(
+            nn.Conv2d(channels + prompt_channels, channels, 1, bias=False),
+            nn.Conv2d(channels, out_channels, 1, bias=False),
+        )
+        self.refine = ChannelAttentionBlock(out_channels)
+
+    def forward(self, features: Tensor, skip: Tensor, past: tuple[Tensor, ...]) -> Tensor:
+        prompt = self.prompt(features)
+        if past:
+            features = self.recall(torch.cat([features, *past], 1))
+        features = self.narrow(self.blocks(torch.cat([features, prompt], 1)))
+        enlarged = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return self.refine(enlarged + skip)
+
+
+class PromptUNet(nn.Module):
+    """Encoder, bottleneck and prompted decoder. No normalisation layer anywhere, and no residual around the whole.
+
+    Args:
+        in_channels, out_channels: real channels.
+        widths: one per level, finest first; the last is the bottleneck, so there are len(widths) - 1 levels.
+        prompt_widths, prompt_sizes: channels and height of the prompts of each level, finest first.
+        n_prompts: prompt images of each level.
+        encoder_blocks, decoder_blocks: channel-attention blocks of each level, finest first.
+        bottleneck_blocks: those at the bottleneck.
+        history: earlier cascades whose decoder inputs are read again; 0 for none.
+        learnable_prompts: see `Prompt`.
+        zero_init: start the last convolution at zero, see `morelib.nn.unet.Decoder`.
+
+    Each level halves the size: inputs must be multiples of `size_multiple`. `ComplexPromptUNet` pads to that.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int],
+        prompt_widths: Sequence[int],
+        prompt_sizes: Sequence[int],
+        n_prompts: int,
+        encoder_blocks: Sequence[int],
+        decoder_blocks: Sequence[int],
+        bottleneck_blocks: int,
+        history: int,
+        learnable_prompts: bool,
+        zero_init: bool,
+    ) -> None:
+        super().__init__()
+        self.size_multiple = 2 ** (len(widths) - 1)
+        self.history = history
+        self.first = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.encoder = nn.ModuleList(
+            attention_blocks(width, count) for width, count in zip(widths[:-1], encoder_blocks, strict=True)
+        )
+        self.skips = nn.ModuleList(ChannelAttentionBlock(width) for width in widths[:-1])
+        self.down = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in pairwise(widths))
+        self.bottleneck = attention_blocks(widths[-1], bottleneck_blocks)
+        levels = zip(pairwise(widths), prompt_widths, prompt_sizes, decoder_blocks, strict=True)
+        self.decoder = nn.ModuleList(
+            DecoderLevel(i, o, Prompt(i, width, n_prompts, size, learnable_prompts), width, count, history)
+            for (o, i), width, size, count in reversed(list(levels))
+        )
+        self.last = nn.Conv2d(widths[0], out_channels, 5, padding=2, bias=False)
+        if zero_init:
+            nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor, history: History | None = None) -> tuple[Tensor, History]:
+        """(batch, in_channels, y, x) and the history of the cascade before, None in the first.
+
+        Returns the output (batch, out_channels, y, x) and the history for the next cascade, empty without history.
+        """
+        x = self.first(x)
+        skips = []
+        for blocks, skip, down in zip(self.encoder, self.skips, self.down, strict=True):
+            x = blocks(x)
+            skips.append(skip(x))
+            x = down(x)
+        x = self.bottleneck(x)
+        new_history = []
+        for index, level in enumerate(self.decoder):
+            # Nothing came before the first cascade: what is there now stands in for it.
+            past = (x,) * self.history if history is None else history[index]
+            new_history.append((x, *past)[: self.history])
+            x = level(x, skips.pop(), past)
+        return self.last(x), tuple(new_history)
+
+
+class ComplexPromptUNet(nn.Module):
+    """A prompt U-Net for complex images, (batch, n, y, x) to (batch, n', y, x), of any size and brightness.
+
+    All n images of a sample, real and imaginary parts, share one mean and one (unbiased) standard deviation: they are
+    taken out before the U-Net and the standard deviation is put back behind it. The published network has no further
+    normalisation, so this alone makes it equivariant to the scale of k-space. A shared one keeps the images of a sample
+    comparable: the network can still see that the residual A^H A x - A^H y is small.
+
+    A sample that is constant (a dead coil, an empty slice) has no standard deviation. It enters as zeros and leaves as
+    its mean, not as NaN: what the U-Net makes of zeros is multiplied by a standard deviation of zero.
+
+    Images are padded with zeros to a multiple of `size_multiple` after the normalisation, so that the padding is the
+    mean brightness, half on each side and the odd pixel on the right and at the bottom; the output is cropped back.
+
+    Args:
+        unet: takes 2 n real channels, all real parts first, and gives 2 n' in the same order.
+        restore_mean: add the mean to each output as published. Right for an output that is an image; a correction that
+            is subtracted from an image starts at nothing only without it.
+    """
+
+    def __init__(self, unet: PromptUNet, restore_mean: bool) -> None:
+        super().__init__()
+        self.unet = unet
+        self.restore_mean = restore_mean
+
+    def forward(self, images: Tensor, history: History | None = None) -> tuple[Tensor, History]:
+        height, width = images.shape[-2:]
+        x = torch.cat([images.real, images.imag], 1)
+        std, mean = torch.std_mean(x, (1, 2, 3), keepdim=True)
+        x = (x - mean) / torch.where(std > 0, std, 1.0)
+        pad_y, pad_x = -height % self.unet.size_multiple, -width % self.unet.size_multiple
+        top, left = pad_y // 2, pad_x // 2
+        x, history = self.unet(F.pad(x, (left, pad_x - left, top, pad_y - top)), history)
+        # Under mixed precision the U-Net ends in a short format, which complex numbers do not have.
+        x = x[..., top : top + height, left : left + width].to(std.dtype) * std
+        if self.restore_mean:
+            x = x + mean
+        return torch.complex(*x.chunk(2, 1)), history

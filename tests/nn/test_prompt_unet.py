@@ -1,0 +1,114 @@
+"""The parts of the prompt U-Net: prompts, history, the order of enlargement, the door for complex images."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from morelib.nn.prompt_unet import ComplexPromptUNet, DecoderLevel, History, Prompt, PromptUNet
+
+
+def _unet(history: int = 0, channels: int = 4) -> PromptUNet:
+    torch.manual_seed(0)
+    return PromptUNet(
+        channels,
+        channels,
+        widths=(4, 6, 8),
+        prompt_widths=(2, 4),
+        prompt_sizes=(6, 4),
+        n_prompts=3,
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1, 1),
+        bottleneck_blocks=1,
+        history=history,
+        learnable_prompts=False,
+        zero_init=False,
+    ).double()
+
+
+def _input(channels: int = 4, size: tuple[int, int] = (16, 12)) -> Tensor:
+    return torch.randn(2, channels, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_prompt_is_a_mean_of_the_images_whose_weights_the_input_gives() -> None:
+    prompt = Prompt(3, 2, n_prompts=4, size=5, learnable=False).double()
+    prompt.images.copy_(torch.arange(4.0)[:, None, None, None].expand_as(prompt.images))  # image n holds n
+    with torch.no_grad():
+        prompt.smooth.weight.zero_()
+        prompt.smooth.weight[[0, 1], [0, 1], 1, 1] = 1  # hands its input on
+        prompt.choose.weight.zero_()
+        prompt.choose.bias.copy_(torch.tensor([-1e3, -1e3, 0.0, 0.0]))
+    torch.testing.assert_close(prompt(_input(3, (7, 9))), torch.full((2, 2, 7, 9), 2.5, dtype=torch.float64))
+
+
+def test_a_prompt_depends_on_the_mean_of_the_features_alone() -> None:
+    prompt, features = Prompt(3, 2, n_prompts=4, size=5, learnable=False).double(), _input(3)
+    torch.testing.assert_close(prompt(features), prompt(features.flip(-1)))
+    assert not torch.allclose(prompt(features), prompt(features + torch.arange(3)[:, None, None]))
+
+
+def test_narrowing_before_enlarging_equals_the_published_order() -> None:
+    level = DecoderLevel(6, 4, Prompt(6, 2, 3, 4, False), 2, n_blocks=1, history=0).double()
+    features, skip = _input(6, (5, 7)), _input(4, (10, 14))
+    x = level.blocks(torch.cat([features, level.prompt(features)], 1))
+    x = F.interpolate(level.narrow[0](x), scale_factor=2.0, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(
+        level(features, skip, ()), level.refine(level.narrow[1](x) + skip), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_history_holds_decoder_inputs_newest_first_coarsest_level_first() -> None:
+    unet, x = _unet(history=2), _input()
+    histories: list[History] = []
+    read: list[Tensor] = []
+    unet.decoder[0].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    for shift in range(4):
+        _, history = unet(x + shift, histories[-1] if histories else None)
+        histories.append(history)
+    assert [tuple(level[0].shape[1:]) for level in histories[0]] == [(8, 4, 3), (6, 8, 6)]
+    # Before the first cascade there was nothing, so that its own features fill the places.
+    assert [level[0] is level[1] for level in histories[0]] == [True, True]
+    for index in range(1, 4):
+        assert [feature is read[index - i] for i, feature in enumerate(histories[index][0])] == [True, True]
+
+
+def test_without_history_nothing_is_kept() -> None:
+    _, history = _unet()(_input())
+    assert history == ((), ())
+
+
+def test_earlier_features_matter() -> None:
+    unet, x = _unet(history=1), _input()
+    first, history = unet(x)
+    torch.testing.assert_close(unet(x, history)[0], first)  # the same features again
+    _, other = unet(x + 1)
+    assert not torch.allclose(unet(x, other)[0], first)
+
+
+def _complex(size: tuple[int, int]) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(2, 2, *size, dtype=torch.complex128, generator=generator) + 3
+
+
+@pytest.mark.parametrize("size", [(16, 12), (15, 13), (1, 1), (5, 30)])
+def test_any_size_comes_back(size: tuple[int, int]) -> None:
+    output, _ = ComplexPromptUNet(_unet(), restore_mean=True)(_complex(size))
+    assert output.shape == (2, 2, *size) and output.is_complex() and output.isfinite().all()
+
+
+def test_scale_and_mean_go_out_and_come_back() -> None:
+    network, images = ComplexPromptUNet(_unet(), restore_mean=True), _complex((16, 12))
+    output, _ = network(images)
+    torch.testing.assert_close(network(1e-5 * images + 7 + 7j)[0], 1e-5 * output + 7 + 7j)
+    without, _ = ComplexPromptUNet(_unet(), restore_mean=False)(images)
+    mean = torch.cat([images.real, images.imag], 1).mean((1, 2, 3))[:, None, None, None]
+    torch.testing.assert_close(without, output - torch.complex(mean, mean))
+
+
+def test_a_constant_sample_leaves_as_its_mean() -> None:
+    images = torch.zeros(2, 2, 9, 8, dtype=torch.complex128)
+    images[1] = 3 + 3j
+    output, _ = ComplexPromptUNet(_unet(), restore_mean=True)(images.requires_grad_())
+    torch.testing.assert_close(output, images)
+    output.abs().sum().backward()
+    assert images.grad is not None and images.grad.isfinite().all()
