@@ -26,6 +26,14 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def read_json(path: Path | str) -> Any:
+    """The contents of a JSON file, None if it is missing or unreadable."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write `text` to `path` atomically, UTF-8."""
     with atomic_path(path) as temporary:

@@ -1,26 +1,29 @@
-"""Undersampled slices for training and evaluation, one HDF5 read at a time."""
+"""Undersampled slices for training and evaluation, read one at a time."""
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from morelib.data.volume import VolumeInfo, read_mask, read_slice, volume_max
+from morelib.data.readers import read_mask, read_slice, volume_max
+from morelib.data.volume import VolumeInfo
 from morelib.errors import UserError
 from morelib.physics.masks import Mask, make_mask, seed_of
 
-# The convention of fastMRI's public multi-coil masks.
-MASK_KINDS: Mapping[str, str] = {"brain": "equispaced", "knee": "random"}
+# The convention of fastMRI's public multi-coil masks; OTHER is any anatomy without an entry.
+OTHER = "other"
+MASK_KINDS: Mapping[str, str] = {"brain": "equispaced", "knee": "random", OTHER: "equispaced"}
 
 
 @dataclass(frozen=True)
 class Slice:
     """One undersampled slice. `target` is zeros where the file has none; `max_value`: volume maximum."""
 
-    kspace: Tensor  # (coil, y, x) complex64, zero where not sampled
+    kspace: Tensor  # (coil, y, x) complex64, zero where not sampled; with neighbours (adjacent, coil, y, x)
     mask: Tensor  # (1, 1, x) bool
     n_acs: int
     target: Tensor  # (h, w) float32
@@ -32,34 +35,17 @@ class Slice:
     net_acceleration: float
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Stacked slices: the fields of `Slice`, tensors with a leading batch axis, the others as tuples."""
-
-    kspace: Tensor  # (batch, coil, y, x) complex64
-    mask: Tensor  # (batch, 1, 1, x) bool
-    n_acs: int
-    target: Tensor  # (batch, h, w) float32
-    max_value: Tensor  # (batch,) float32
-    volume: tuple[str, ...]
-    index: tuple[int, ...]
-    acquisition: tuple[str, ...]
-    patient: tuple[str, ...]
-    net_acceleration: tuple[float, ...]
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same batch with its tensors on `device`."""
-        moved = {name: getattr(self, name).to(device) for name in ("kspace", "mask", "target", "max_value")}
-        return replace(self, **moved)
-
-
 class SliceDataset(Dataset[Slice]):
     """Every slice of some volumes, undersampled.
 
-    `mask_kind` is one kind of `morelib.physics.masks.MASKS` or one per anatomy. At evaluation a volume's mask
-    follows from its file name alone, as in fastMRI; in training it is drawn anew from (seed, epoch, slice).
-    Files that are already undersampled keep their own mask. `cache` keeps what was read in memory, for small
-    data only. Raises UserError for no volumes, masks that cannot be drawn, and training volumes without a target.
+    `mask_kind` is one kind of `morelib.physics.masks.MASKS` or one per anatomy, `OTHER` for the rest. At evaluation
+    a volume's mask follows from its name alone, as in fastMRI; in training it is drawn anew from (seed, epoch,
+    slice). Files that are already undersampled keep their own mask.
+
+    With `adjacent` above 1 k-space is that of so many neighbouring slices, the slice itself in the middle, the first
+    and last of a volume repeated beyond its ends; all of them under the slice's mask. `cache` keeps what was read in
+    memory, for small data only. Raises UserError for no volumes, masks that cannot be drawn, an even `adjacent`, and
+    training volumes without a target.
     """
 
     def __init__(
@@ -71,13 +57,16 @@ class SliceDataset(Dataset[Slice]):
         train: bool = False,
         seed: int = 0,
         cache: bool = False,
+        adjacent: int = 1,
     ) -> None:
         if not volumes:
             raise UserError("data: no volumes to read; make some with `morelib phantom` or check the split")
+        if adjacent < 1 or adjacent % 2 == 0:
+            raise UserError(f"adjacent is {adjacent}; it must be odd, with the slice itself in the middle")
         self.volumes = tuple(volumes)
-        kinds = {"brain": mask_kind, "knee": mask_kind} if isinstance(mask_kind, str) else dict(mask_kind)
+        kinds = {OTHER: mask_kind} if isinstance(mask_kind, str) else dict(mask_kind)
         for volume in volumes:
-            if volume.anatomy not in kinds:
+            if volume.anatomy not in kinds and OTHER not in kinds:
                 raise UserError(
                     f"mask_kind: has no entry for {volume.anatomy} ({volume.name}); it has {sorted(kinds)}"
                 )
@@ -87,41 +76,50 @@ class SliceDataset(Dataset[Slice]):
                 )
         self.mask_kind: Mapping[str, str] = kinds
         self.acceleration, self.center_fraction = acceleration, center_fraction
-        self.train, self.seed, self.epoch = train, seed, 0
-        self._entries = [(volume, index) for volume in volumes for index in range(volume.n_slices)]
+        self.train, self.seed, self.epoch, self.adjacent = train, seed, 0, adjacent
+        self._starts = [0, *accumulate(volume.n_slices for volume in volumes)]
         self._cache: dict[int, tuple[Tensor, Tensor | None]] | None = {} if cache else None
-        for number in range(len(self.volumes)):
-            self.mask(
-                self.items_of(number)[0]
-            )  # a mask that cannot be drawn is an error here, not an hour into training
+        self._last_mask: tuple[int, Mask] | None = None  # slices of a volume are mostly read together
+        drawn = {(v.anatomy, v.phase, v.padding): i for i, v in enumerate(volumes) if not v.undersampled}
+        for number in drawn.values():
+            self._draw(number, 0)  # a mask that cannot be drawn is an error here, not an hour into training
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._starts[-1]
 
     def items_of(self, number: int) -> range:
         """The items that are the slices of `volumes[number]`."""
-        start = sum(volume.n_slices for volume in self.volumes[:number])
-        return range(start, start + self.volumes[number].n_slices)
+        return range(self._starts[number], self._starts[number + 1])
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose training masks are drawn; call it before iterating a loader."""
+        """Choose the epoch whose training masks are drawn; a `Loader` does it by itself."""
         self.epoch = epoch
 
     def mask(self, item: int) -> Mask:
         """The mask of slice number `item`."""
-        volume, _ = self._entries[item]
-        if volume.undersampled:
-            return read_mask(volume)
-        seed = (self.seed, self.epoch, item) if self.train else seed_of(volume.name)
-        kind = self.mask_kind[volume.anatomy]
-        return make_mask(kind, volume.phase, self.acceleration, self.center_fraction, seed, volume.padding)
+        number, _ = self._find(item)
+        volume = self.volumes[number]
+        if self.train and not volume.undersampled:
+            return self._draw(number, (self.seed, self.epoch, item))
+        last = self._last_mask
+        if last is None or last[0] != number:
+            mask = read_mask(volume) if volume.undersampled else self._draw(number, seed_of(volume.name))
+            self._last_mask = last = (number, mask)
+        return last[1]
 
     def __getitem__(self, item: int) -> Slice:
-        volume, index = self._entries[item]
+        item = range(len(self))[item]  # IndexError past the end
+        number, index = self._find(item)
+        volume = self.volumes[number]
         kspace, target = self._read(item)
         mask = self.mask(item)
+        if self.adjacent > 1:
+            half, last = self.adjacent // 2, volume.n_slices - 1
+            near = [min(max(index + step, 0), last) for step in range(-half, half + 1)]
+            read = {index: kspace} | {i: self._read(item - index + i)[0] for i in {*near} - {index}}
+            kspace = torch.stack([read[i] for i in near])
         return Slice(
-            kspace=torch.where(mask.mask, kspace, 0),
+            kspace=_keep(kspace, mask.mask),
             mask=mask.mask[None, None],
             n_acs=mask.n_acs,
             target=torch.zeros(volume.recon) if target is None else target,
@@ -133,42 +131,31 @@ class SliceDataset(Dataset[Slice]):
             net_acceleration=mask.acceleration,
         )
 
+    def _find(self, item: int) -> tuple[int, int]:
+        """The number of the volume that a slice belongs to, and its place in it."""
+        number = bisect_right(self._starts, item) - 1
+        return number, item - self._starts[number]
+
+    def _draw(self, number: int, seed: int | tuple[int, ...]) -> Mask:
+        volume = self.volumes[number]
+        kind = self.mask_kind.get(volume.anatomy) or self.mask_kind[OTHER]
+        return make_mask(kind, volume.phase, self.acceleration, self.center_fraction, seed, volume.padding)
+
     def _read(self, item: int) -> tuple[Tensor, Tensor | None]:
+        """K-space, which the caller may change, and target."""
+        number, index = self._find(item)
         if self._cache is None:
-            return read_slice(*self._entries[item])
+            return read_slice(self.volumes[number], index)
         if item not in self._cache:
-            self._cache[item] = read_slice(*self._entries[item])
-        return self._cache[item]
+            self._cache[item] = read_slice(self.volumes[number], index)
+        kspace, target = self._cache[item]
+        return kspace.clone(), target
 
 
-def collate(slices: Sequence[Slice]) -> Batch:
-    """Stack slices. Raises UserError where shapes or ACS widths differ: such slices cannot share a batch."""
-    shapes = {(tuple(item.kspace.shape), tuple(item.target.shape), item.n_acs) for item in slices}
-    if len(shapes) > 1:
-        names = ", ".join(sorted({item.volume for item in slices}))
-        raise UserError(f"{names}: slices of different shapes cannot be stacked; use a batch size of 1")
+def _keep(kspace: Tensor, sampled: Tensor) -> Tensor:
+    """`kspace` (..., x) with zeros where not `sampled` (x,), in place.
 
-    def all_of(name: str) -> Any:
-        return tuple(getattr(item, name) for item in slices)
-
-    return Batch(
-        kspace=torch.stack(all_of("kspace")),
-        mask=torch.stack(all_of("mask")),
-        n_acs=slices[0].n_acs,
-        target=torch.stack(all_of("target")),
-        max_value=torch.tensor(all_of("max_value"), dtype=torch.float32),
-        volume=all_of("volume"),
-        index=all_of("index"),
-        acquisition=all_of("acquisition"),
-        patient=all_of("patient"),
-        net_acceleration=all_of("net_acceleration"),
-    )
-
-
-def loader(
-    dataset: SliceDataset, shuffle: bool, seed: int = 0, epoch: int = 0, batch_size: int = 1, workers: int = 0
-) -> DataLoader[Slice]:
-    """One epoch of `Batch`es. Their order follows from (seed, epoch): compared networks see the same."""
-    dataset.set_epoch(epoch)
-    order = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return DataLoader(dataset, batch_size, shuffle, generator=order, collate_fn=collate, num_workers=workers)
+    As whole numbers, and with all ones or zeros: exact, and a third of the time of `torch.where` into new memory.
+    """
+    kspace.view(torch.int64).bitwise_and_(torch.where(sampled, -1, 0))
+    return kspace

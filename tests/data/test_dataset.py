@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 from fastmri.data.subsample import EquispacedMaskFractionFunc, RandomMaskFunc
 from fastmri.data.transforms import apply_mask, to_tensor
 
-from morelib.data.dataset import SliceDataset, collate, loader
-from morelib.data.volume import VolumeInfo, find_volumes, read_info, read_slice
+from morelib.data.dataset import SliceDataset
+from morelib.data.index import find_volumes
+from morelib.data.readers import read_info, read_slice
+from morelib.data.volume import VolumeInfo
 from morelib.errors import UserError
 
 
@@ -48,12 +51,6 @@ def test_shapes_and_types(volumes: list[VolumeInfo]) -> None:
     assert (knee.kspace.shape, knee.kspace.dtype) == ((3, 50, 33), torch.complex64)
     assert (knee.mask.shape, knee.mask.dtype) == ((1, 1, 33), torch.bool)
     assert (knee.target.shape, knee.target.dtype) == ((25, 25), torch.float32)
-    batch = collate([knee])
-    assert batch.kspace.shape == (1, 3, 50, 33)
-    assert batch.mask.shape == (1, 1, 1, 33)
-    assert batch.target.shape == (1, 25, 25)
-    assert (batch.volume, batch.index, batch.max_value.shape) == ((knee.volume,), (knee.index,), (1,))
-    assert batch.to("meta").kspace.device.type == "meta"
 
 
 def test_a_volume_keeps_its_mask_at_evaluation_only(volumes: list[VolumeInfo]) -> None:
@@ -71,24 +68,67 @@ def test_a_volume_keeps_its_mask_at_evaluation_only(volumes: list[VolumeInfo]) -
     assert torch.equal(torch.stack([training[item].mask for item in range(8)]), masks[0])
 
 
-def test_order_follows_from_seed_and_epoch(volumes: list[VolumeInfo]) -> None:
-    def order(seed: int, epoch: int, shuffle: bool = True) -> list[tuple[str, int]]:
-        batches = loader(make(volumes, train=True), shuffle, seed, epoch)
-        return [(batch.volume[0], batch.index[0]) for batch in batches]
-
-    plain = order(0, 0, shuffle=False)
-    assert plain == [(volume.name, index) for volume in volumes for index in range(volume.n_slices)]
-    assert order(0, 1) == order(0, 1)
-    assert len({tuple(order(*key)) for key in ((0, 0), (0, 1), (1, 0))}) == 3
-    assert sorted(order(0, 0)) == sorted(plain)
+def test_masking_leaves_exact_zeros_and_exact_samples(volumes: list[VolumeInfo]) -> None:
+    dataset = make(volumes, train=True, mask_kind="random")
+    for item in range(0, len(dataset), 5):
+        made = dataset[item]
+        info = next(volume for volume in volumes if volume.name == made.volume)
+        expected = torch.where(made.mask[0, 0], read_slice(info, made.index)[0], 0)
+        assert torch.equal(torch.view_as_real(made.kspace), torch.view_as_real(expected))
+        assert not torch.signbit(torch.view_as_real(made.kspace)[:, :, ~made.mask[0, 0]]).any()  # no -0
 
 
-def test_worker_processes_change_nothing(volumes: list[VolumeInfo]) -> None:
-    dataset = make(volumes[:2], train=True)
-    here = list(loader(dataset, True, 0, 2))
-    there = list(loader(dataset, True, 0, 2, workers=1))
-    assert [batch.volume for batch in here] == [batch.volume for batch in there]
-    assert all(torch.equal(a.kspace, b.kspace) for a, b in zip(here, there, strict=True))
+@pytest.mark.parametrize("cache", [False, True])
+def test_reading_again_under_another_mask_finds_the_file_unchanged(
+    volumes: list[VolumeInfo], cache: bool
+) -> None:
+    dataset = make(volumes[:2], train=True, mask_kind="random", cache=cache)
+    before = dataset[1]
+    dataset.set_epoch(1)
+    assert not torch.equal(dataset[1].mask, before.mask)
+    dataset.set_epoch(0)
+    assert torch.equal(dataset[1].kspace, before.kspace)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_neighbours_stand_around_the_slice_and_the_ends_are_repeated(
+    tmp_path: Path, write_file: Callable[..., Path], cache: bool
+) -> None:
+    info = read_info(write_file(tmp_path / "a.h5", "AXT2", "anna", slices=4))
+    for train in (False, True):
+        alone, with_neighbours = make([info], train=train), make([info], train=train, cache=cache, adjacent=5)
+        whole = [read_slice(info, index)[0] for index in range(4)]
+        for item, near in enumerate(([0, 0, 0, 1, 2], [0, 0, 1, 2, 3], [0, 1, 2, 3, 3], [1, 2, 3, 3, 3])):
+            made = with_neighbours[item]
+            assert made.kspace.shape == (5, 2, 48, 32)
+            assert torch.equal(made.mask, alone[item].mask) and made.mask.shape == (1, 1, 32)
+            assert torch.equal(made.kspace, torch.stack([whole[i] * made.mask[0] for i in near]))
+            assert torch.equal(made.kspace[2], alone[item].kspace)
+            assert torch.equal(made.target, alone[item].target)
+
+
+def test_a_single_slice_is_its_own_neighbour(tmp_path: Path, write_file: Callable[..., Path]) -> None:
+    made = make([read_info(write_file(tmp_path / "a.h5", "AXT2", "anna", slices=1))], adjacent=3)[0]
+    assert torch.equal(made.kspace, made.kspace[:1].expand_as(made.kspace))
+
+
+def test_items_run_through_the_volumes(tmp_path: Path, write_file: Callable[..., Path]) -> None:
+    paths = [write_file(tmp_path / f"{n}.h5", "AXT2", "anna", slices=n) for n in (3, 1, 2)]
+    dataset = make([read_info(path) for path in paths])
+    assert [(s.volume, s.index) for s in dataset] == [
+        ("3.h5", 0), ("3.h5", 1), ("3.h5", 2), ("1.h5", 0), ("2.h5", 0), ("2.h5", 1)
+    ]  # fmt: skip
+    assert [list(dataset.items_of(number)) for number in range(3)] == [[0, 1, 2], [3], [4, 5]]
+    assert dataset[-1].index == 1
+    with pytest.raises(IndexError):
+        dataset[6]
+
+
+def test_a_dataset_travels_to_another_process(volumes: list[VolumeInfo]) -> None:
+    dataset = make(volumes[:3], train=True)
+    dataset[0]
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert all(torch.equal(copy[item].kspace, dataset[item].kspace) for item in range(len(dataset)))
 
 
 def test_cache_returns_the_same_and_reads_once(tmp_path: Path, write_file: Callable[..., Path]) -> None:
@@ -110,16 +150,6 @@ def test_no_file_handle_stays_open(volumes: list[VolumeInfo]) -> None:
     for item in range(len(dataset)):
         dataset[item]
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_batches_need_equal_shapes(volumes: list[VolumeInfo]) -> None:
-    dataset = make(volumes)
-    brain, other, knee = dataset[8], dataset[10], next(i for i in dataset if i.acquisition == "CORPD_FBK")
-    batch = collate([brain, other])
-    assert batch.kspace.shape == (2, 2, 48, 32)
-    assert batch.volume == (brain.volume, other.volume)
-    with pytest.raises(UserError, match=r"different shapes.*batch size of 1"):
-        collate([brain, knee])
 
 
 def test_an_empty_volume_divides_by_nothing(tmp_path: Path, write_file: Callable[..., Path]) -> None:
@@ -156,3 +186,6 @@ def test_bad_arguments(volumes: list[VolumeInfo]) -> None:
         SliceDataset(volumes, mask_kind={"brain": "random"})
     with pytest.raises(UserError, match="unknown"):
         make(volumes, mask_kind="spiral")
+    for adjacent in (0, 2, -3):
+        with pytest.raises(UserError, match=f"adjacent is {adjacent}; it must be odd"):
+            make(volumes, adjacent=adjacent)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from morelib.data.index import find_volumes
 from morelib.data.manifest import COLUMNS, Row, manifest_path, manifest_text, read_manifest, rows_of
-from morelib.data.readers import find_volumes
 from morelib.data.splits import split_by_patient
 from morelib.errors import UserError
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import h5py
 import pytest
 
+from morelib.data.index import find_volumes
 from morelib.data.manifest import Row, rows_of
-from morelib.data.readers import find_volumes, read_info
+from morelib.data.readers import read_info
 from morelib.data.resolve import DAMAGED, DIFFERENT, FOUND, MISSING, resolve
 from morelib.data.splits import split_by_patient
 from morelib.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from morelib.data.readers import find_volumes
+from morelib.data.index import find_volumes
 from morelib.data.splits import (
     official_part,
     official_split,

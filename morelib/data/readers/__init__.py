@@ -29,7 +29,10 @@ class Reader(Protocol):
         """The header, checked. Raises UserError."""
 
     def read_slice(self, info: VolumeInfo, index: int) -> tuple[Tensor, Tensor | None]:
-        """K-space (coil, y, x) complex64 and the target (h, w) float32 or None. Raises UserError."""
+        """K-space (coil, y, x) complex64 and the target (h, w) float32 or None. Raises UserError.
+
+        New tensors, which the caller may change.
+        """
 
 
 READERS: tuple[Reader, ...] = (nifti, fastmri, cc359, raw)  # by name first, then the frequent ones
@@ -62,7 +65,7 @@ def read_mask(info: VolumeInfo) -> Mask:
     return _MASKS[info.layout](info)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65536)
 def volume_max(info: VolumeInfo) -> float:
     """The maximum of the volume's target: as stored, or by reading every slice once. 1.0 if that is zero.
 
@@ -119,18 +122,9 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
                 yield os.path.realpath(entry) if linked else f"{place}{os.sep}{entry.name}", path
 
 
-def find_volumes(folder: Path | str) -> list[VolumeInfo]:
-    """The headers of all volumes below `folder`, by path.
-
-    Raises UserError for a missing or empty folder and for the first file that cannot be read.
-    """
-    return [read_info(path) for path in volume_paths(folder)]
-
-
 __all__ = [
     "READERS",
     "Reader",
-    "find_volumes",
     "read_info",
     "read_mask",
     "read_slice",

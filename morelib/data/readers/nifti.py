@@ -131,7 +131,7 @@ def _shape(image: Any, path: Path) -> tuple[int, int, int, int]:
     return width, height, depth, frames
 
 
-@lru_cache(maxsize=2)  # packed files cannot be read by slice: the last volumes stay for the next slices
+@lru_cache(maxsize=32)  # packed files cannot be read by slice: the last volumes stay for the next slices
 def _volume(path: Path, size: int, modified: int) -> Tensor:
     """All slices (slice, y, x), scaled to at most 1; float32. `size`, `modified`: of the file."""
     image = _open(path)

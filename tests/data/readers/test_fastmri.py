@@ -11,7 +11,8 @@ import pytest
 import torch
 from fastmri.data import SliceDataset as FastmriSliceDataset
 
-from morelib.data.readers import find_volumes, read_info, read_mask, read_slice, volume_max
+from morelib.data.index import find_volumes
+from morelib.data.readers import read_info, read_mask, read_slice, volume_max
 from morelib.data.volume import CATEGORIES, SYNTHETIC
 from morelib.errors import UserError
 

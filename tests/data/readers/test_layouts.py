@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from morelib.data.dataset import SliceDataset
-from morelib.data.readers import find_volumes, read_info, read_mask, read_slice, volume_max
+from morelib.data.index import find_volumes
+from morelib.data.readers import read_info, read_mask, read_slice, volume_max
 from morelib.data.volume import SIMULATED, VolumeInfo
 from morelib.errors import UserError
 from morelib.physics.fourier import centre_crop, ifft2c
@@ -64,6 +65,16 @@ def test_slices_are_as_the_header_says(volumes: list[VolumeInfo]) -> None:
             computed = centre_crop(rss(ifft2c(kspace), dim=0), info.recon)
             torch.testing.assert_close(computed, target, rtol=1e-4, atol=1e-5 * maximum)
             assert target.max() <= maximum * 1.00001
+
+
+def test_slices_may_be_written_to(volumes: list[VolumeInfo]) -> None:
+    kspace, target = read_slice(volumes[0], 0)
+    kept = kspace.clone(), target.clone() if target is not None else None
+    for values in (kspace, target):
+        if values is not None:
+            values.zero_()
+    for again, before in zip(read_slice(volumes[0], 0), kept, strict=True):
+        assert (again is None and before is None) or torch.equal(again, before)
 
 
 def test_names_patients_and_origin(volumes: list[VolumeInfo]) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from morelib.data.readers import find_volumes, read_info, read_mask, read_slice, volume_max
+from morelib.data.index import find_volumes
+from morelib.data.readers import read_info, read_mask, read_slice, volume_max
 from morelib.data.readers.nifti import left_out
 from morelib.data.volume import SIMULATED
 from morelib.errors import UserError
