@@ -141,14 +141,3 @@ def dense_state(state: Mapping[str, T]) -> dict[str, T]:
         for name, value in state.items()
         if ".router." not in name
     }
-
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(all parameters, those that run for one slice): they differ by the experts that are not chosen."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    idle = 0
-    for module in model.modules():
-        if isinstance(module, MoreDenoiser):
-            one_expert = sum(parameter.numel() for parameter in module.experts[0].parameters())
-            idle += one_expert * (len(module.experts) - module.routing.top_k)
-    return total, total - idle

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from morelib.errors import UserError
-from morelib.nn import e2e_varnet, more, promptmr_plus
+from morelib.nn import e2e_varnet, hifi_mamba, more, promptmr_plus
 from morelib.nn.unrolled import Unrolled
 
 # name: (factory, presets)
@@ -13,6 +13,7 @@ NETWORKS: dict[str, tuple[Callable[..., Unrolled], dict[str, dict[str, Any]]]] =
     "e2e_varnet": (e2e_varnet.e2e_varnet, e2e_varnet.PRESETS),
     "more": (more.more, more.PRESETS),
     "promptmr_plus": (promptmr_plus.promptmr_plus, promptmr_plus.PRESETS),
+    "hifi_mamba_v2": (hifi_mamba.hifi_mamba_v2, hifi_mamba.PRESETS),
 }
 
 

@@ -7,17 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from morelib.physics.consistency import HybridSense, kspace_step
-from morelib.routing import RoutingRecord
+from morelib.routing import PixelRouting, RoutingRecord
 
 Consistency = Literal["kspace", "image", "hard"]
-Records = list[RoutingRecord | None]
+Record = RoutingRecord | PixelRouting
+Records = list[Record | None]
 
 
 class Reconstruction(NamedTuple):
     """image: magnitude, float (batch, y, x). routing: None, or one record per cascade."""
 
     image: Tensor
-    routing: tuple[RoutingRecord, ...] | None
+    routing: tuple[Record, ...] | None
 
 
 class Context(NamedTuple):
@@ -36,7 +37,7 @@ class Denoised(NamedTuple):
     """image: complex, like the input. record: of the routing. memory: handed to the next cascade's denoiser."""
 
     image: Tensor
-    record: RoutingRecord | None = None
+    record: Record | None = None
     memory: Any = None
 
 

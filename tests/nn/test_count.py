@@ -3,7 +3,7 @@
 import pytest
 
 from morelib.nn import build_model
-from morelib.nn.more import count_parameters
+from morelib.nn.count import count_parameters
 
 SMALL = {"cascades": 2, "widths": (4, 6, 8), "sens_widths": (4, 6)}
 

@@ -18,6 +18,10 @@ PROMPT = {
     "cascades": 2, "widths": (4, 6, 8), "prompt_widths": (2, 4), "prompt_sizes": (6, 4), "n_prompts": 2,
     "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "bottleneck_blocks": 1, "zero_init": False,
 }  # fmt: skip
+MAMBA = {
+    "cascades": 2, "blocks": 1, "width": 8, "state": 2, "n_experts": 2, "sens_widths": (4, 6), "drop_path": 0.0,
+    "dropout": 0.0, "zero_init": False,
+}  # fmt: skip
 # Every network at a size for tests, and the forms of consistency it has beside its usual one.
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "e2e_varnet": ("e2e_varnet", UNET),
@@ -25,6 +29,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "more": ("more", UNET),
     "more, image": ("more", UNET | {"consistency": "image"}),
     "promptmr_plus": ("promptmr_plus", PROMPT),
+    "hifi_mamba_v2": ("hifi_mamba_v2", MAMBA),
 }
 
 
