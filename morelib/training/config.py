@@ -25,14 +25,17 @@ class TrainConfig:
     alpha_aux: tuple[float, float] = (0.1, 0.001)  # alpha_1 of Eq. 7
     alpha_sparse: float = 0.005  # alpha_2
     alpha_z: float = 0.001  # alpha_3
+    alpha_balance: float = 5e-4  # of HiFi-MambaV2; its code's 1e-3 weighs a sum that is half of our mean
     precision: str = "32-true"  # Lightning Fabric's names
-    workers: int = 0
+    workers: int = 0  # processes that read ahead
     checkpoint_steps: int = 500  # a checkpoint to resume from this often, and after every epoch
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch_size", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.workers < 0:
+            raise UserError(f"training.workers is {self.workers}; give 0 or the number of reading processes")
         for name in ("lr", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise UserError(f"training.{name} is {getattr(self, name)}; it must be positive")

@@ -1,9 +1,7 @@
 """The training loop: reconstruction loss plus router losses, early stopping, exact resume."""
 
 import json
-import math
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,10 +11,12 @@ from lightning_fabric import Fabric
 from rich.progress import Progress as ProgressBar
 from torch import Tensor, nn
 
-from morelib.data.dataset import Batch, SliceDataset, loader
+from morelib.data.batches import Batch, Loader
+from morelib.data.dataset import SliceDataset
 from morelib.files import write_text
 from morelib.nn.more import routings
-from morelib.nn.unrolled import Reconstruction
+from morelib.nn.unrolled import Reconstruction, Record
+from morelib.routing import PixelRouting, RoutingRecord
 from morelib.routing.diagnostics import effective_experts
 from morelib.routing.losses import anneal, mean_losses
 from morelib.routing.selection import expert_counts
@@ -62,16 +62,17 @@ def fit(
     wrapped, optimizer = fabric.setup(model, optimizer)
     progress = load_checkpoint(checkpoint, model, optimizer) if checkpoint.is_file() else Progress()
     log = Log(folder / "log.jsonl", keep=progress.log_lines)
-    steps_per_epoch = math.ceil(len(train) / config.batch_size)
+    batches = Loader(
+        train, True, config.seed, config.batch_size, config.workers, fabric.global_rank, fabric.world_size
+    )
+    val_batches = Loader(val, shuffle=False, workers=config.workers)
+    steps_per_epoch = len(batches)
     with ProgressBar(disable=not show_progress) as bar:
         task = bar.add_task("training", total=config.epochs * steps_per_epoch, completed=progress.step)
         while not progress.finished:
             started = perf_counter()
-            batches = loader(train, True, config.seed, progress.epoch, config.batch_size, config.workers)
             wrapped.train()
-            for batch in islice(
-                fabric.setup_dataloaders(batches, move_to_device=False), progress.step_in_epoch, None
-            ):
+            for batch in batches.epoch(progress.epoch, skip=progress.step_in_epoch):
                 settings = _anneal_routing(model, config, progress.step / (config.epochs * steps_per_epoch))
                 terms = train_step(
                     fabric, wrapped, optimizer, batch.to(fabric.device), config, settings["alpha_aux"]
@@ -80,9 +81,7 @@ def fit(
                 bar.update(task, completed=progress.step, description=f"epoch {progress.epoch + 1}")
                 if progress.step % config.checkpoint_steps == 0 and progress.step_in_epoch < steps_per_epoch:
                     save_checkpoint(checkpoint, model, optimizer, progress)
-            line = _log_line(
-                progress, settings, validation_loss(wrapped.eval(), val, fabric.device, config.workers)
-            )
+            line = _log_line(progress, settings, validation_loss(wrapped.eval(), val_batches, fabric.device))
             line["seconds"] = perf_counter() - started
             _finish_epoch(model, config, progress, line["val_ssim_loss"], folder / "weights.safetensors")
             progress.log_lines = log.write(line)
@@ -100,12 +99,18 @@ def train_step(
     output: Reconstruction = model(batch.kspace, batch.mask, batch.n_acs)
     reconstruction = ssim_loss(output.image, batch.target, batch.max_value)
     loss, terms = reconstruction, {"train_ssim_loss": reconstruction.detach()}
-    if output.routing:
-        router = mean_losses([record.losses for record in output.routing if record.losses])
+    records = output.routing or ()
+    if losses := [record.losses for record in records if isinstance(record, RoutingRecord) and record.losses]:
+        router = mean_losses(losses)
         # Eq. 7 is added to the reconstruction loss; its gradient ends at the routers' detached inputs.
         loss = loss + router.weighted(alpha_aux, config.alpha_sparse, config.alpha_z)
         terms |= {name: term.detach() for name, term in router._asdict().items()}
-        terms |= _usage_terms(output)
+    if balances := [record.balance for record in records if isinstance(record, PixelRouting)]:
+        # HiFi-MambaV2 balances single pixels; as published, this gradient does reach the features.
+        balance = torch.stack(balances).mean()
+        loss = loss + config.alpha_balance * balance
+        terms["balance"] = balance.detach()
+    terms |= _usage_terms(records)
     # Experts without samples keep gradient None, and AdamW leaves them alone.
     optimizer.zero_grad(set_to_none=True)
     fabric.backward(loss)
@@ -122,13 +127,13 @@ def train_step(
     return dict(zip(terms, torch.stack([value.float() for value in terms.values()]).tolist(), strict=True))
 
 
-def _usage_terms(output: Reconstruction) -> dict[str, Tensor]:
+def _usage_terms(records: Sequence[Record]) -> dict[str, Tensor]:
     """Counts of selections and sums of gates, by cascade and expert."""
-    assert output.routing
     terms = {}
-    for cascade, record in enumerate(output.routing):
+    for cascade, record in enumerate(records):
         counts = expert_counts(record.selected, record.gates.shape[-1])
-        for expert, (count, gate) in enumerate(zip(counts, record.gates.detach().sum(0), strict=True)):
+        gates = record.gates.detach().flatten(0, -2).sum(0)
+        for expert, (count, gate) in enumerate(zip(counts, gates, strict=True)):
             terms[f"load/{cascade}/{expert}"] = count
             terms[f"gate/{cascade}/{expert}"] = gate
     return terms
@@ -152,13 +157,12 @@ def _count(progress: Progress, terms: dict[str, float]) -> None:
 @torch.no_grad()
 def validation_loss(
     model: Callable[..., Reconstruction],
-    val: SliceDataset,
+    val: SliceDataset | Loader,
     device: torch.device | str = "cpu",
-    workers: int = 0,
 ) -> float:
     """Mean 1 - SSIM over the slices of `val`, what early stopping watches. A network must be in evaluation mode."""
     losses = []
-    for batch in loader(val, shuffle=False, workers=workers):
+    for batch in (val if isinstance(val, Loader) else Loader(val, shuffle=False)).epoch():
         batch = batch.to(device)
         losses.append(
             ssim_loss(model(batch.kspace, batch.mask, batch.n_acs).image, batch.target, batch.max_value)

@@ -45,7 +45,7 @@ def train(
         **_plain(about or {}),
     }
     path = folder / "config.yaml"
-    if path.is_file() and yaml.safe_load(path.read_text(encoding="utf-8")) != values:
+    if path.is_file() and _settings(yaml.safe_load(path.read_text(encoding="utf-8"))) != _settings(values):
         raise UserError(
             f"{path}: this folder holds a run of another configuration; remove it or choose another folder"
         )
@@ -74,6 +74,13 @@ def load_run(folder: Path | str) -> tuple[Unrolled, dict[str, Any]]:
     model = build_model(name, **options)
     load_weights(model, folder / "weights.safetensors")
     return model.eval(), values
+
+
+def _settings(values: Any) -> Any:
+    """What a run's result depends on: not on how many processes read for it."""
+    if not isinstance(values, dict) or not isinstance(values.get("training"), dict):
+        return values
+    return values | {"training": {k: v for k, v in values["training"].items() if k != "workers"}}
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from morelib.data.dataset import Slice, SliceDataset
-from morelib.data.volume import find_volumes
+from morelib.data.index import find_volumes
 from morelib.errors import UserError
 from morelib.training import TrainConfig, load_run, train
 from morelib.training.fit import Diverged
@@ -87,6 +87,27 @@ def test_resumed_equals_uninterrupted(
         assert torch.equal(value, other), name
 
 
+def test_resuming_batches_of_mixed_shapes_is_exact_too(
+    sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    config = replace(CONFIG, batch_size=3, checkpoint_steps=1)
+    whole = _train("more", sets, config, tmp_path / "whole")
+    # 4 brain and 6 knee slices: two batches of each shape.
+    assert [line["step"] for line in _log(whole)] == [4, 8]
+    fragile = DiesAt(sets[0].volumes, train=True, acceleration=3, center_fraction=0.2)
+    fragile.die_after = 8
+    with pytest.raises(Killed):
+        _train("more", (fragile, sets[1]), config, tmp_path / "resumed")
+    torch.manual_seed(12345)
+    assert _log(_train("more", sets, config, tmp_path / "resumed")) == _log(whole)
+
+
+def test_workers_change_no_number(sets: tuple[SliceDataset, SliceDataset], tmp_path: Path) -> None:
+    here = _train("more", sets, CONFIG, tmp_path / "here")
+    there = _train("more", sets, replace(CONFIG, workers=1), tmp_path / "there")
+    assert _log(here) == _log(there)
+
+
 def test_mixed_precision_learns_too(sets: tuple[SliceDataset, SliceDataset], tmp_path: Path) -> None:
     folder = _train("more", sets, replace(CONFIG, epochs=3, precision="bf16-mixed"), tmp_path)
     losses = [line["val_ssim_loss"] for line in _log(folder)]
@@ -129,6 +150,7 @@ def test_another_configuration_in_the_same_folder_is_refused(
     _train("e2e_varnet", sets, CONFIG, tmp_path)
     with pytest.raises(UserError, match="another configuration"):
         _train("e2e_varnet", sets, replace(CONFIG, lr=1e-3), tmp_path)
+    _train("e2e_varnet", sets, replace(CONFIG, workers=1), tmp_path)  # changes no result
 
 
 def test_a_loss_that_is_no_number_names_the_slice(
@@ -166,3 +188,5 @@ def test_configuration_errors_name_the_key() -> None:
         TrainConfig.from_dict({"learning_rate": 1})
     with pytest.raises(UserError, match=r"training.epochs is 0"):
         TrainConfig(epochs=0)
+    with pytest.raises(UserError, match=r"training.workers is -1"):
+        TrainConfig(workers=-1)
