@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from morelib.data.dataset import Batch, Slice, SliceDataset, collate
+from morelib.data.batches import Batch, collate
+from morelib.data.dataset import Slice, SliceDataset
 from morelib.errors import UserError
 from morelib.evaluation.metrics import nmse, psnr, ssim
 from morelib.evaluation.scores import VolumeScore
@@ -115,6 +116,7 @@ def evaluate(
                 psnr=psnr(target, prediction),
                 ssim=ssim(target, prediction),
                 nmse=nmse(target, prediction),
+                origin=info.origin,
             )
         )
         if progress is not None:
@@ -127,7 +129,7 @@ def protocol(dataset: SliceDataset, split: str) -> dict[str, Any]:
     net = [dataset.mask(dataset.items_of(number)[0]).acceleration for number in range(len(dataset.volumes))]
     return {
         "split": split,
-        "synthetic": any(volume.synthetic for volume in dataset.volumes),
+        "origin": " and ".join(sorted({volume.origin for volume in dataset.volumes})),
         "n_volumes": len(dataset.volumes),
         "n_patients": len({volume.patient for volume in dataset.volumes}),
         "mask": dict(dataset.mask_kind),

@@ -11,7 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from morelib.data.dataset import Batch, SliceDataset
+from morelib.data.batches import Batch
+from morelib.data.dataset import SliceDataset
 from morelib.evaluation.evaluate import Model, reconstruct_volume
 from morelib.nn import Reconstruction
 from morelib.nn.more import MoreDenoiser

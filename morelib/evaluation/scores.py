@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VolumeScore:
-    """One volume's scores: `psnr` in dB, `ssim` from 0 to 1, `nmse`; `acceleration` is the true (net) one."""
+    """One volume's scores: `psnr` in dB, `ssim` from 0 to 1, `nmse`; `acceleration` is the true (net) one.
+
+    `origin` is that of its k-space: measured, simulated or synthetic (`morelib.data.volume`).
+    """
 
     volume: str
     acquisition: str
@@ -15,3 +18,4 @@ class VolumeScore:
     psnr: float
     ssim: float
     nmse: float
+    origin: str

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from morelib.data.volume import CATEGORY_NAMES
+from morelib.data.volume import CATEGORY_NAMES, SIMULATED, SYNTHETIC
 from morelib.evaluation import paper_table
 from morelib.evaluation.scores import VolumeScore
 from morelib.evaluation.statistics import (
@@ -16,6 +16,11 @@ from morelib.evaluation.statistics import (
     means_by_category,
     seed_spread,
 )
+
+_ORIGIN_NOTES = {
+    SYNTHETIC: "Synthetic data (phantom).",
+    SIMULATED: "K-space simulated from magnitude images, single coil.",
+}
 
 # One system's scores: one list per training seed (a single one for systems that are not trained).
 Runs = Sequence[Sequence[VolumeScore]]
@@ -52,7 +57,8 @@ class Table:
 def results_table(systems: Mapping[str, Runs], caption: str = "") -> Table:
     """SSIM (%) / PSNR (dB) of each system (rows) in each category (columns) and their mean, best in bold.
 
-    Every system must have scored the same volumes; a cell is the mean over volumes of the mean over seeds.
+    Every system must have scored the same volumes; a cell is the mean over volumes of the mean over seeds. The
+    caption ends with a word on data that were not measured.
     """
     means = {name: means_by_category(average_seeds(runs)) for name, runs in systems.items()}
     reference = next(iter(means.values()))
@@ -67,9 +73,8 @@ def results_table(systems: Mapping[str, Runs], caption: str = "") -> Table:
     }
     rows = _rows(values)
     seeded = [(*row, str(len(runs))) for row, runs in zip(rows, systems.values(), strict=True)]
-    return Table(
-        tuple(header), tuple(seeded), caption or "SSIM (%) / PSNR (dB), per volume; best of a column in bold."
-    )
+    caption = caption or "SSIM (%) / PSNR (dB), per volume; best of a column in bold."
+    return Table(tuple(header), tuple(seeded), caption + _origin_note(systems))
 
 
 def paper_results_table() -> Table:
@@ -117,7 +122,7 @@ def seed_table(systems: Mapping[str, Runs]) -> Table:
             cells.append(f"{scale * mean:.2f}" + ("" if deviation is None else f" ± {scale * deviation:.2f}"))
         rows.append((name, *cells, str(len(runs))))
     caption = "Mean of the categories; ± is the standard deviation over training seeds, not over patients."
-    return Table(("", "SSIM (%)", "PSNR (dB)", "seeds"), tuple(rows), caption)
+    return Table(("", "SSIM (%)", "PSNR (dB)", "seeds"), tuple(rows), caption + _origin_note(systems))
 
 
 def beats(systems: Mapping[str, Runs], system: str, reference: str) -> dict[str, bool]:
@@ -146,6 +151,11 @@ def _rows(values: Mapping[str, Mapping[str, tuple[float, float]]]) -> list[tuple
             cells.append(" / ".join(f"**{v}**" if v == top else v for v, top in zip(pair, best, strict=True)))
         rows.append((name, *cells))
     return rows
+
+
+def _origin_note(systems: Mapping[str, Runs]) -> str:
+    origins = {score.origin for runs in systems.values() for scores in runs for score in scores}
+    return "".join(f" {_ORIGIN_NOTES[origin]}" for origin in sorted(origins & set(_ORIGIN_NOTES)))
 
 
 def _count(volumes: int, patients: int) -> str:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from morelib.data.index import find_volumes
 from morelib.data.phantom import make_phantom
-from morelib.data.readers import find_volumes, read_slice
+from morelib.data.readers import read_slice
 from morelib.evaluation.classical.solvers import cg_sense, tv_sense
 from morelib.physics.consistency import HybridSense
 from morelib.physics.espirit import espirit_maps

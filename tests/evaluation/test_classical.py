@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from morelib.data.dataset import SliceDataset
+from morelib.data.index import find_volumes
 from morelib.data.phantom import make_phantom
-from morelib.data.readers import find_volumes
 from morelib.errors import UserError
 from morelib.evaluation.classical import CgSense, TvSense, tune
 from morelib.evaluation.classical.solvers import (

@@ -11,8 +11,11 @@ import torch
 from fastmri import evaluate as theirs
 from torch import Tensor, nn
 
-from morelib.data.dataset import Batch, SliceDataset
-from morelib.data.volume import CATEGORIES, VolumeInfo, find_volumes, read_info
+from morelib.data.batches import Batch
+from morelib.data.dataset import SliceDataset
+from morelib.data.index import find_volumes
+from morelib.data.readers import read_info
+from morelib.data.volume import CATEGORIES, VolumeInfo
 from morelib.errors import UserError
 from morelib.evaluation.evaluate import (
     ZeroFilled,
@@ -136,7 +139,7 @@ def test_metrics_file_round_trip(dataset: SliceDataset, tmp_path: Path) -> None:
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert list(content["means"]) == [*CATEGORIES, "mean"]
     assert content["means"]["AXT2"]["n_volumes"] == 2
-    assert described["synthetic"]
+    assert described["origin"] == "synthetic"
     assert (described["n_volumes"], described["n_patients"]) == (14, 12)
     assert described["nominal_acceleration"] == 4
     assert 2 < described["mean_net_acceleration"] < 5

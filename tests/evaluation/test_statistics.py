@@ -22,7 +22,15 @@ from morelib.evaluation.statistics import (
 
 def score(number: int, category: str, psnr: float, patient: str | None = None) -> VolumeScore:
     return VolumeScore(
-        f"{category}-{number}.h5", category, patient or f"p{number}", 4, 8.0, psnr, psnr / 40, 0.01
+        f"{category}-{number}.h5",
+        category,
+        patient or f"p{number}",
+        4,
+        8.0,
+        psnr,
+        psnr / 40,
+        0.01,
+        "measured",
     )
 
 

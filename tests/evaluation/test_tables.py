@@ -20,7 +20,9 @@ from morelib.evaluation.tables import (
 
 def scores(psnr: float, ssim: float) -> list[VolumeScore]:
     return [
-        VolumeScore(f"{category}{number}.h5", category, f"p{number}", 4, 6.1, psnr + number, ssim, 0.1)
+        VolumeScore(
+            f"{category}{number}.h5", category, f"p{number}", 4, 6.1, psnr + number, ssim, 0.1, "synthetic"
+        )
         for category in CATEGORIES
         for number in range(2)
     ]
@@ -104,3 +106,12 @@ def test_markdown_and_html() -> None:
     assert root.find("tbody/tr/th").text == "x < y"  # type: ignore[union-attr]
     assert root.find("tbody/tr/td/strong").text == "1.00"  # type: ignore[union-attr]
     assert root.find("caption").text == "caption & more"  # type: ignore[union-attr]
+
+
+def test_tables_say_which_data_were_not_measured() -> None:
+    def caption(origin: str) -> str:
+        return results_table({"a": [[replace(s, origin=origin) for s in scores(30, 0.8)]]}).caption
+
+    assert caption("synthetic").endswith("Synthetic data (phantom).")
+    assert "simulated from magnitude images" in caption("simulated")
+    assert caption("measured").endswith("in bold.")
