@@ -1,6 +1,7 @@
 """The command line: each command once for real, every kind of bad input, and how it ends when it is stopped."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -71,6 +72,21 @@ def test_evaluate_scores_the_network_and_the_zero_filled_image(run_folder: Path,
     assert (run_folder / "zero_filled.json").is_file()
 
 
+def test_evaluate_on_the_volumes_of_a_manifest(
+    run_folder: Path, volumes: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    rows = ["file,split,category,patient,scanner,field,coils,matrix,slices"]
+    rows += [f"{path.name},test,AXT2,,,,,," for path in sorted(volumes.glob("*AXT2*"))[:2]]
+    manifest = tmp_path / "two.csv"
+    manifest.write_text("\n".join(rows) + "\n")
+    where = ["--data-root", str(volumes), "--manifest", str(manifest)]
+    assert cli.run(["evaluate", str(run_folder), *where]) == 0
+    scored = json.loads((run_folder / "metrics.json").read_text())
+    assert len(scored["volumes"]) == 2
+    assert cli.run(["evaluate", str(run_folder), *where, "--split", "val"]) == 2
+    assert "lists no val volumes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", [[], ["--acceleration", "2", "--center-fraction", "0.2"]])
 def test_reconstruct_writes_a_file_and_a_picture(
     run_folder: Path, volumes: Path, tmp_path: Path, options: list[str]
@@ -115,6 +131,7 @@ def test_reconstruct_takes_an_undersampled_file_without_a_target(
         (["train", "--data-root", "{empty}"], "holds no .h5 files"),
         (["train", "--data-root", "{empty}/none"], "no such folder"),
         (["train", "--profile", "paper"], "set MORE_DATA_ROOT"),
+        (["train", "--data-root", "{volumes}", "--manifest", "huge"], "manifest 'huge': there is none"),
         (["train", "--epochs", "0"], "--epochs"),
         (["train", "--epochs", "many"], "--epochs"),
         (["train", "--layers", "3"], "--layers"),
@@ -199,7 +216,9 @@ def test_reproduce_ends_with_the_path_of_the_book_and_1_if_a_chapter_has_no_resu
     assert captured.err == f"error: 02_b failed: ValueError: broken; the notebook up to there is {partial}\n"
 
 
-@pytest.mark.parametrize("command", ["", "phantom", "train", "evaluate", "reconstruct", "reproduce"])
+@pytest.mark.parametrize(
+    "command", ["", "phantom", "train", "evaluate", "reconstruct", "reproduce", "data", "bench"]
+)
 def test_help(command: str, capsys: Captured) -> None:
     assert cli.run([*filter(None, [command]), "--help"]) == 0
     assert "Usage: morelib" in capsys.readouterr().out

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from morelib.cli import bench, data
+from morelib.cli.common import Root, progress_bar, repository
 from morelib.errors import UserError
 
 app = typer.Typer(
@@ -19,16 +21,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 # Click's class for a wrong command line; newer typer carries a copy of click, and this finds the right one.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 Profile = Annotated[str, typer.Option(help="smoke, cpu, gpu, paper, or the path of a YAML file like theirs.")]
-Root = Annotated[
-    Path | None,
-    typer.Option(help="The repository; by default the one around the current folder, or that folder."),
-]
 DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder of fastMRI-layout .h5 files, instead of the profile's data.")
+    Path | None, typer.Option(help="Folder of volumes in any known layout, instead of the profile's data.")
+]
+Manifest = Annotated[
+    str | None,
+    typer.Option(
+        help="Which volumes to use: the name of one in data_manifests, or a CSV file; by default the profile's."
+    ),
 ]
 
 
@@ -42,13 +48,18 @@ def phantom(
     coils: Annotated[int, typer.Option(min=1, help="Receive coils.")] = 4,
     slices: Annotated[int, typer.Option(min=1, help="Slices of each volume.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    real_headers: Annotated[
+        bool,
+        typer.Option(
+            "--real-headers",
+            help="Matrices and coils as in fastMRI's headers, scaled: --size stands for 320, --coils for 28.",
+        ),
+    ] = False,
 ) -> None:
     """Make a synthetic multi-coil data set in the fastMRI layout: five brain contrasts and two of the knee."""
-    from rich.progress import Progress
-
     from morelib.data.phantom import make_phantom
 
-    with Progress(transient=True, disable=not sys.stdout.isatty()) as bars:
+    with progress_bar() as bars:
         task = bars.add_task("phantom volumes", total=None)
         paths = make_phantom(
             out,
@@ -57,6 +68,7 @@ def phantom(
             coils=coils,
             slices=slices,
             seed=seed,
+            real_headers=real_headers,
             progress=lambda done, total, _: bars.update(task, completed=done, total=total),
         )
     print(f"{len(paths)} synthetic volumes in {out}")
@@ -68,6 +80,7 @@ def train(
     model: Annotated[str, typer.Option(help="e2e_varnet or more.")] = "more",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and masks.")] = 0,
     data_root: DataRoot = None,
+    manifest: Manifest = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default runs/<profile>/models/<model>-seed<seed>.")
     ] = None,
@@ -78,7 +91,7 @@ def train(
     from morelib.companion.session import Companion
     from morelib.training.fit import Diverged
 
-    companion = Companion(profile, _root(root), data_root)
+    companion = Companion(profile, repository(root), data_root, manifest)
     try:
         companion.train(model, seed, folder=out, epochs=epochs)
     except Diverged as error:
@@ -90,16 +103,19 @@ def train(
 def evaluate(
     run_folder: Annotated[Path, typer.Argument(help="What `morelib train` made.")],
     data_root: DataRoot = None,
+    manifest: Manifest = None,
     split: Annotated[str, typer.Option(help="train, val, test, or all files.")] = "test",
 ) -> None:
     """Score a trained network and the zero-filled image; write metrics.json and zero_filled.json beside it."""
     from morelib.companion.session import evaluation_set
+    from morelib.data.manifest import manifest_path
     from morelib.evaluation import ZeroFilled, best_device, protocol, results_table, write_metrics
     from morelib.evaluation import evaluate as score
     from morelib.training import load_run
 
     model, config = load_run(run_folder)
-    dataset = evaluation_set(config, run_folder, data_root, split)
+    path = manifest_path(manifest, repository(None)) if manifest else None
+    dataset = evaluation_set(config, run_folder, data_root, split, path)
     systems = {
         "zero-filled": score(ZeroFilled(), dataset),
         config["model"]["name"]: score(model, dataset, best_device()),
@@ -127,7 +143,7 @@ def reconstruct(
     """
     from morelib.companion.reconstruct import reconstruct_file
 
-    run = run or _root(None) / "runs" / "smoke" / "models" / "more-seed0"
+    run = run or repository(None) / "runs" / "smoke" / "models" / "more-seed0"
     picture = reconstruct_file(source, out, run, acceleration=acceleration, center_fraction=center_fraction)
     print(out)
     print(picture)
@@ -150,7 +166,7 @@ def reproduce(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop the kernels, then leave
     try:
-        outcomes, page = run_all(profile, _root(root), only=only or (), jobs=jobs, force=force)
+        outcomes, page = run_all(profile, repository(root), only=only or (), jobs=jobs, force=force)
     except BookError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -164,15 +180,6 @@ def reproduce(
     print(page)
     if missing:
         raise typer.Exit(1)
-
-
-def _root(given: Path | None) -> Path:
-    """The repository: as given, else the nearest folder upwards with notebooks and a book, else the current one."""
-    here = Path.cwd()
-    ours = (
-        folder for folder in (here, *here.parents) if (folder / "notebooks" / "01_physics.ipynb").is_file()
-    )
-    return given or next(ours, here)
 
 
 def run(arguments: Sequence[str]) -> int:
