@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from morelib.data.dataset import OTHER
 from morelib.errors import UserError
 from morelib.training.config import TrainConfig
 
@@ -25,15 +26,19 @@ class PhantomData:
     coils: int
     slices: int
     seed: int
+    real_headers: bool = False
 
 
 @dataclass(frozen=True)
-class FastmriData:
-    """Real volumes: `root` holds them at any depth; None means the environment variable MORE_DATA_ROOT."""
+class FileData:
+    """Real volumes in any layout.
+
+    `root` holds them at any depth; None means the environment variable MORE_DATA_ROOT. `manifest`, a name in
+    data_manifests/ or the path of a CSV file, says which are used; None: all, divided as the data set itself does.
+    """
 
     root: str | None
-    seed: int
-    train_volumes: dict[str, int]  # acquisition -> volumes drawn from the official training set
+    manifest: str | None
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,11 @@ class DataSource:
     """Exactly one of the two is given."""
 
     phantom: PhantomData | None = None
-    fastmri: FastmriData | None = None
+    files: FileData | None = None
 
     def __post_init__(self) -> None:
-        if (self.phantom is None) == (self.fastmri is None):
-            raise UserError("data: give exactly one of phantom and fastmri")
+        if (self.phantom is None) == (self.files is None):
+            raise UserError("data: give exactly one of phantom and files")
 
 
 @dataclass(frozen=True)
@@ -62,16 +67,13 @@ class Split:
         """As `split_by_patient` takes them."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
-    @property
-    def held_out(self) -> dict[str, float]:
-        """For data with a training set of its own: `val` and `test` share the rest."""
-        rest = self.val + self.test
-        return {"val": self.val / rest, "test": self.test / rest}
-
 
 @dataclass(frozen=True)
 class Masks:
-    """Mask kind by anatomy (names of `morelib.physics.masks.MASKS`), nominal acceleration, centre fraction."""
+    """Mask kind by anatomy (names of `morelib.physics.masks.MASKS`), nominal acceleration, centre fraction.
+
+    Anatomies other than the knee, such as the heart, are sampled like the brain.
+    """
 
     brain: str
     knee: str
@@ -81,12 +83,12 @@ class Masks:
     @property
     def kinds(self) -> dict[str, str]:
         """Mask kind by anatomy."""
-        return {"brain": self.brain, "knee": self.knee}
+        return {"brain": self.brain, "knee": self.knee, OTHER: self.brain}
 
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """The options that all networks share."""
+    """The options that networks share: each is given to those that know it."""
 
     cascades: int
     widths: tuple[int, ...]

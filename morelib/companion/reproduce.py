@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from functools import partial as partial_call
 from pathlib import Path
 from typing import Literal
@@ -28,8 +29,9 @@ from morelib.companion.notebooks import (
 from morelib.companion.progress import Progress
 from morelib.companion.run_card import device_name
 from morelib.companion.runner import NotebookFailed, Runner
-from morelib.companion.session import Companion, read_json
-from morelib.files import atomic_path, write_json
+from morelib.companion.session import Companion
+from morelib.data.readers import volume_paths
+from morelib.files import atomic_path, read_json, write_json
 
 Status = Literal["done", "unchanged", "failed", "skipped"]
 
@@ -114,7 +116,6 @@ class _RunAll:
     def key(self, chapter: Chapter) -> str:
         """Hash of everything the chapter's result depends on."""
         by_name = {other.name: other for other in self.chapters}
-        data = [(path.name, path.stat().st_size) for path in sorted(self.companion.data.rglob("*.h5"))]
         return digest(
             self.notebook(chapter).read_bytes(),
             self.parameters,
@@ -122,11 +123,16 @@ class _RunAll:
             asdict(self.companion.profile),
             hash_folder(self.companion.root / "data_manifests"),
             hash_folder(self.companion.root / "book" / "results"),
-            data,
+            self._data,
             versions(),
             device_name(),
             *(self.key(by_name[need]) for need in chapter.needs),
         )
+
+    @cached_property
+    def _data(self) -> list[tuple[str, int]]:
+        """Name and size of every volume."""
+        return [(path.name, path.stat().st_size) for path in volume_paths(self.companion.data)]
 
     def execute(self, wanted: Sequence[Chapter], jobs: int, progress: Progress) -> list[Outcome]:
         """Run `wanted`, the longest first, each as soon as what it needs is there."""

@@ -7,7 +7,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from morelib.data.dataset import Batch, SliceDataset, collate
+from morelib.data.batches import Batch, collate
+from morelib.data.dataset import SliceDataset
 from morelib.nn.complex_io import Door
 from morelib.nn.unrolled import Unrolled
 from morelib.physics.fourier import centre_crop

@@ -1,25 +1,22 @@
 """What a notebook works with: a profile, its data and splits, its training runs and stored results."""
 
-import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from morelib.companion.fingerprint import NUMERICAL_ROOMS, digest, library_hash, versions
 from morelib.companion.profile import Masks, Profile, Split, load_profile
 from morelib.companion.run_card import make_run_card
-from morelib.data.splits import split_by_patient
-from morelib.data.volume import VolumeInfo, find_volumes
+from morelib.companion.volumes import Volumes, files_folder, phantom_folder
+from morelib.data.index import find_volumes
+from morelib.data.manifest import manifest_path
+from morelib.data.volume import VolumeInfo
 from morelib.errors import UserError
-from morelib.files import write_json
+from morelib.files import read_json, write_json
 
 if TYPE_CHECKING:
     from morelib.data import SliceDataset
@@ -31,16 +28,22 @@ class Companion:
     """One profile in one checkout. `root` is the repository; everything made lies in `root/runs/<profile>`.
 
     `Companion("smoke", "..")` is what the first cell of each notebook makes. `data_root` replaces the profile's
-    data by a folder of fastMRI-layout files, with runs of its own. Raises UserError for an unknown profile and
-    for a folder that does not exist.
+    data by a folder of volumes in any layout, with runs of its own; `manifest` (a name in data_manifests/, or the path
+    of a CSV file) says which of them are used. Raises UserError for an unknown profile and for a folder that does not
+    exist.
     """
 
     def __init__(
-        self, profile: str | Profile = "smoke", root: Path | str = "..", data_root: Path | str | None = None
+        self,
+        profile: str | Profile = "smoke",
+        root: Path | str = "..",
+        data_root: Path | str | None = None,
+        manifest: str | None = None,
     ) -> None:
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
         self.root = Path(root).resolve()
         self._own_data = None if data_root is None else Path(data_root).resolve()
+        self._own_manifest = manifest
         for folder in filter(None, (self.root, self._own_data)):
             if not folder.is_dir():
                 raise UserError(f"{folder}: no such folder; check the path")
@@ -51,78 +54,45 @@ class Companion:
     @cached_property
     def data(self) -> Path:
         """The folder of the volumes. A phantom is made on first use, and again when its recipe has changed."""
+        source = self.profile.data
         if self._own_data is not None:
             return self._own_data
-        if self.profile.data.fastmri is None:
-            return self._phantom()
-        folder = os.environ.get("MORE_DATA_ROOT") or self.profile.data.fastmri.root
-        if not folder:
-            raise UserError(
-                f"profile {self.profile.name!r} needs real fastMRI data: set MORE_DATA_ROOT to the folder of the"
-                " extracted archives, or choose the profile smoke, cpu or gpu"
-            )
-        if not Path(folder).is_dir():
-            raise UserError(f"{folder}: no such folder; set MORE_DATA_ROOT to that of the extracted archives")
-        return Path(folder).resolve()
-
-    def _phantom(self) -> Path:
-        from morelib.data.phantom import make_phantom
-
-        assert self.profile.data.phantom is not None
-        options, folder = asdict(self.profile.data.phantom), self.runs / "data"
-        stamp, recipe = self.runs / "data.json", {"options": options, "made_by": library_hash("data/phantom")}
-        if not folder.is_dir() or read_json(stamp) != recipe:
-            # Made aside and renamed: notebooks started side by side never see half a data set.
-            self.runs.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=self.runs, prefix=".data-") as aside:
-                make_phantom(Path(aside) / "data", **options)
-                stamp.unlink(missing_ok=True)
-                shutil.rmtree(folder, ignore_errors=True)
-                (Path(aside) / "data").replace(folder)
-                write_json(stamp, recipe)
-        return folder
-
-    def splits(self) -> dict[str, list[VolumeInfo]]:
-        """`train`, `val` and `test` volumes; no patient is in two of them."""
-        return self._splits
+        if source.phantom is not None:
+            return phantom_folder(source.phantom, self.runs)
+        assert source.files is not None
+        return files_folder(source.files.root, self.profile.name)
 
     @cached_property
-    def _splits(self) -> dict[str, list[VolumeInfo]]:
-        split = self.profile.split
-        official = [_find_below(self.data, name) for name in ("multicoil_train", "multicoil_val")]
-        if all(official):  # fastMRI's archives: training volumes from one, the rest from the other
-            train, held_out = official
-            return {"train": self._draw(train), **split_by_patient(held_out, split.held_out, split.seed)}
-        if self.profile.data.fastmri is not None and self._own_data is None:
-            raise UserError(
-                f"{self.data}: no volumes in folders multicoil_train and multicoil_val below it; extract fastMRI's"
-                " multi-coil archives there"
-            )
-        return split_by_patient(find_volumes(self.data), split.fractions, split.seed)
+    def manifest(self) -> Path | None:
+        """The manifest that says which volumes are used: as given, else the profile's on its own data, or none."""
+        source = self.profile.data.files
+        name = self._own_manifest or (source.manifest if source and self._own_data is None else None)
+        return manifest_path(name, self.root).resolve() if name else None
 
-    def _draw(self, volumes: list[VolumeInfo]) -> list[VolumeInfo]:
-        """A stratified random sample: as many volumes of each acquisition as the profile says, or all."""
-        source = self.profile.data.fastmri
-        if source is None:
-            return volumes
-        rng, drawn = np.random.default_rng(source.seed), []
-        for acquisition, count in source.train_volumes.items():
-            group = [volume for volume in volumes if volume.acquisition == acquisition]
-            if len(group) < count:
-                raise UserError(
-                    f"{self.data}: holds {len(group)} training volumes of {acquisition}, the profile asks for"
-                    f" {count}; extract more archives, or give a profile with fewer"
-                )
-            drawn += [group[index] for index in rng.permutation(len(group))[:count]]
-        return sorted(drawn, key=lambda volume: volume.name)
+    @cached_property
+    def _volumes(self) -> Volumes:
+        split, index = self.profile.split, self.root / "runs" / "index.json"
+        return Volumes(self.data, split.fractions, split.seed, self.manifest, index)
 
-    def dataset(self, split: str, *, seed: int = 0) -> "SliceDataset":
-        """The slices of `split` under the profile's masks; those of `train` are drawn anew from `seed` and epoch."""
+    def splits(self) -> dict[str, list[VolumeInfo]]:
+        """`train`, `val` and `test` volumes; no patient is in two of them, unless a manifest says so."""
+        return self._volumes.splits
+
+    def dataset(self, split: str, *, seed: int = 0, per_category: int | None = None) -> "SliceDataset":
+        """The slices of `split` under the profile's masks; those of `train` are drawn anew from `seed` and epoch.
+
+        `per_category`: only so many volumes of each acquisition, the first by name.
+        """
         from morelib.data import SliceDataset
 
-        mask = self.profile.mask
+        mask, volumes = self.profile.mask, self.splits()[split]
+        if per_category is not None:
+            groups: dict[str, list[VolumeInfo]] = {}
+            for volume in volumes:
+                groups.setdefault(volume.acquisition, []).append(volume)
+            volumes = [volume for group in groups.values() for volume in group[:per_category]]
         return SliceDataset(
-            self.splits()[split],
+            volumes,
             mask.kinds,
             mask.acceleration,
             mask.center_fraction,
@@ -133,12 +103,7 @@ class Companion:
 
     def describe_data(self) -> str:
         """One line for run cards."""
-        phantom = self.profile.data.phantom
-        sizes = ", ".join(f"{len(volumes)} {name}" for name, volumes in self.splits().items())
-        if phantom is None or self._own_data:
-            kind = "synthetic" if all(v.synthetic for v in self.splits()["test"]) else "measured"
-            return f"{kind} fastMRI-layout files ({sizes} volumes)"
-        return f"synthetic phantom, {phantom.size} x {phantom.size}, {phantom.coils} coils ({sizes} volumes)"
+        return self._volumes.describe()
 
     @property
     def device(self) -> str:
@@ -149,7 +114,11 @@ class Companion:
 
     def model_options(self, model: str) -> dict[str, Any]:
         """Options of `build_model(model, ...)` under this profile."""
-        return asdict(self.profile.model) | self.profile.models.get(model, {})
+        from morelib.nn.registry import options_of
+
+        known = options_of(model)
+        shared = {name: value for name, value in asdict(self.profile.model).items() if name in known}
+        return shared | self.profile.models.get(model, {})
 
     def run_folder(self, model: str, seed: int) -> Path:
         """Where the training run of `model` with `seed` lives."""
@@ -179,6 +148,7 @@ class Companion:
         about = {
             "profile": self.profile.reference,
             "data_root": str(self.data),
+            "manifest": str(self.manifest) if self.manifest else None,
             "split": asdict(self.profile.split),
             "mask": asdict(self.profile.mask),
         }
@@ -203,6 +173,15 @@ class Companion:
         from morelib.training import load_run
 
         return load_run(self.run_folder(model, seed))[0]
+
+    def trained_seeds(self, model: str) -> list[int]:
+        """The seeds of the profile with which `model` has been trained. UserError where there is none yet."""
+        seeds = [
+            s for s in self.profile.seeds if (self.run_folder(model, s) / "weights.safetensors").is_file()
+        ]
+        if not seeds:
+            self.trained(model, self.profile.seeds[0])  # says what to do
+        return seeds
 
     def run_card(self, seeds: Sequence[int] | None = None, **more: Any) -> dict[str, Any]:
         """See `make_run_card`; `seeds` are the profile's unless given."""
@@ -230,37 +209,31 @@ class Companion:
 
 
 def evaluation_set(
-    config: Mapping[str, Any], run_folder: Path, data_root: Path | None = None, split: str = "test"
+    config: Mapping[str, Any],
+    run_folder: Path,
+    data_root: Path | None = None,
+    split: str = "test",
+    manifest: Path | None = None,
 ) -> "SliceDataset":
     """The slices on which to evaluate the run whose `config.yaml` holds `config`, under its own masks.
 
-    `data_root` replaces the data it was trained on; `split` is `train`, `val`, `test` or `all`. Raises UserError.
+    `data_root` replaces the data it was trained on, with `manifest` or, if None, without one; `split` is `train`,
+    `val`, `test` or `all`. Raises UserError.
     """
     from morelib.data import SliceDataset
 
     if split not in ("train", "val", "test", "all"):
         raise UserError(f"split {split!r}: there is none; choose train, val, test or all")
     try:
-        masks, folder = Masks(**config["mask"]), data_root or Path(config["data_root"])
-        profile = replace(load_profile(config["profile"]), split=Split(**config["split"]))
+        masks, fractions = Masks(**config["mask"]), Split(**config["split"])
+        folder = data_root or Path(config["data_root"])
+        trained_with = config.get("manifest") if data_root is None else None
     except (KeyError, TypeError) as error:
         path = run_folder / "config.yaml"
         raise UserError(f"{path}: does not say on which data; train with `morelib train`") from error
-    volumes = (
-        find_volumes(folder) if split == "all" else Companion(profile, run_folder, folder).splits()[split]
-    )
+    manifest = manifest or (Path(trained_with) if trained_with else None)
+    if split == "all":
+        volumes = find_volumes(folder)
+    else:
+        volumes = Volumes(folder, fractions.fractions, fractions.seed, manifest).of(split)
     return SliceDataset(volumes, masks.kinds, masks.acceleration, masks.center_fraction)
-
-
-def _find_below(root: Path, folder_name: str) -> list[VolumeInfo]:
-    """The volumes of every folder of this name at any depth; fastMRI's brain and knee archives have one each."""
-    folders = sorted(path for path in root.rglob(folder_name) if path.is_dir())
-    return [volume for folder in folders for volume in find_volumes(folder)]
-
-
-def read_json(path: Path) -> Any:
-    """The contents of a JSON file, None if it is missing or unreadable."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -7,9 +7,12 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from morelib.data import find_volumes
+from morelib.data.manifest import manifest_text, rows_of
+
 PROFILE = """
 description: toy
-data: {{fastmri: {{root: {root}, seed: 0, train_volumes: {{AXT2: 1}}}}}}
+data: {{files: {{root: {root}, manifest: toy}}}}
 split: {{train: 0.5, val: 0.25, test: 0.25, seed: 0}}
 mask: {{brain: equispaced, knee: random, acceleration: 4, center_fraction: 0.1}}
 model: {{cascades: 1, widths: [4, 6], sens_widths: [4, 6]}}
@@ -22,14 +25,14 @@ evaluation: {{bootstrap_samples: 100}}
 
 @pytest.fixture
 def toy_root(tmp_path: Path, fastmri_files: Path) -> Path:
-    """A repository without notebooks whose profile `toy.yaml` reads the suite's tiny files as fastMRI's archives."""
-    data = tmp_path / "archives"
-    for name in ("multicoil_train", "multicoil_val"):
-        (data / name).mkdir(parents=True)
-        for path in fastmri_files.glob("*.h5"):
-            (data / name / path.name).symlink_to(path)
+    """A repository without notebooks whose profile `toy.yaml` reads some of the suite's tiny files by a manifest."""
+    volumes = find_volumes(fastmri_files)
+    contrast = {name: [v for v in volumes if v.acquisition == name] for name in ("AXT2", "AXT1")}
+    splits = {"train": contrast["AXT2"][:1], "val": contrast["AXT2"][1:], "test": contrast["AXT1"]}
+    (tmp_path / "data_manifests").mkdir()
+    (tmp_path / "data_manifests" / "toy.csv").write_text(manifest_text(rows_of(splits)))
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "toy.yaml").write_text(PROFILE.format(root=data))
+    (tmp_path / "toy.yaml").write_text(PROFILE.format(root=fastmri_files))
     return tmp_path
 
 

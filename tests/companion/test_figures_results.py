@@ -52,7 +52,7 @@ def test_curves_hold_the_log() -> None:
 
 def test_gains_are_paired_by_volume() -> None:
     def score(volume: str, psnr: float) -> VolumeScore:
-        return VolumeScore(volume, "AXT2", volume, 2, 4.0, psnr, 0.9, 0.1)
+        return VolumeScore(volume, "AXT2", volume, 2, 4.0, psnr, 0.9, 0.1, "synthetic")
 
     a, b = [score("x", 30.0), score("y", 31.0)], [score("y", 30.5), score("x", 31.0)]
     shown = [trace for trace in gain_by_volume(a, b, ("a", "b")).data if trace.y]

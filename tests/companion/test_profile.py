@@ -1,13 +1,19 @@
 """Profiles parse, and a mistake in one is named."""
 
-from dataclasses import asdict
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
+from morelib.companion import Companion
 from morelib.companion.profile import load_profile, profile_names, profile_path
+from morelib.data import CATEGORIES
+from morelib.data.manifest import manifest_path, read_manifest
 from morelib.errors import UserError
 from morelib.nn import build_model
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_four_profiles_parse_and_their_networks_can_be_built() -> None:
@@ -16,17 +22,20 @@ def test_the_four_profiles_parse_and_their_networks_can_be_built() -> None:
         profile = load_profile(name)
         assert (profile.name, profile.reference) == (name, name)
         assert sum(profile.split.fractions.values()) == pytest.approx(1)
-        assert sum(profile.split.held_out.values()) == pytest.approx(1)
         assert profile.seeds
-    smoke = load_profile("smoke")
-    for name, options in smoke.models.items():
-        build_model(name, **asdict(smoke.model) | options)
+        companion = Companion(profile, ROOT)
+        with torch.device("meta"):
+            for network in profile.models:
+                build_model(network, **companion.model_options(network))
 
 
 def test_the_paper_profile_is_the_paper() -> None:
     paper = load_profile("paper")
-    assert paper.data.fastmri is not None
-    assert sum(paper.data.fastmri.train_volumes.values()) == 400
+    assert paper.data.files is not None
+    rows = read_manifest(manifest_path(paper.data.files.manifest or "", ROOT))
+    assert Counter(row.category for row in rows if row.split == "train") == {
+        name: 75 if name.startswith("COR") else 50 for name in CATEGORIES
+    }
     assert (paper.training.epochs, paper.training.lr, paper.training.patience) == (40, 2e-4, 3)
     assert (paper.model.cascades, paper.model.widths) == (12, (16, 20, 24, 28))
     assert (paper.mask.acceleration, paper.mask.center_fraction) == (8, 0.04)

@@ -59,7 +59,7 @@ def test_runs_publishes_and_then_leaves_unchanged_chapters_alone(three: Path, wr
     card = json.loads((three / "runs" / "toy" / "cards" / "01_a.json").read_text())
     assert card["wall_s"] > 0
     assert card["peak_memory_mb"] > 10
-    assert "fastMRI-layout" in card["data"]
+    assert "manifest toy" in card["data"]
     assert statuses(three) == "unchanged unchanged unchanged"
     # A changed chapter is run again, and so is the one that needs it.
     write_notebook("02_b", "print('new output of b')")

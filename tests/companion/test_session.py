@@ -7,8 +7,12 @@ import pytest
 
 from morelib.companion import Companion
 from morelib.companion.profile import load_profile
+from morelib.companion.session import evaluation_set
 from morelib.data import shared_patients
 from morelib.errors import UserError
+from morelib.training import load_run
+
+ROOT = Path(__file__).parents[2]
 
 TINY = """
 description: tiny
@@ -80,25 +84,57 @@ def test_only_more_gets_the_experts(root: Path) -> None:
     assert tiny.model_options("more") == {**dense, "n_experts": 2, "top_k": 1}
 
 
-def test_real_data_must_be_there_and_be_enough(
-    tmp_path: Path, toy_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toy = Companion(str(toy_root / "toy.yaml"), toy_root)
-    assert [volume.acquisition for volume in toy.splits()["train"]] == ["AXT2"]
-    assert {"val", "test"} < set(toy.splits())
+def test_real_data_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paper = load_profile("paper")
     monkeypatch.delenv("MORE_DATA_ROOT", raising=False)
     with pytest.raises(UserError, match="set MORE_DATA_ROOT"):
-        Companion(paper, tmp_path).splits()
+        Companion(paper, ROOT).splits()
     monkeypatch.setenv("MORE_DATA_ROOT", str(tmp_path / "none"))
     with pytest.raises(UserError, match="no such folder"):
-        Companion(paper, tmp_path).splits()
-    monkeypatch.setenv("MORE_DATA_ROOT", str(toy_root / "archives"))
-    with pytest.raises(UserError, match="holds 2 training volumes of AXFLAIR, the profile asks for 50"):
-        Companion(paper, tmp_path).splits()
-    monkeypatch.setenv("MORE_DATA_ROOT", str(toy_root / "archives" / "multicoil_train"))
-    with pytest.raises(UserError, match="extract fastMRI's"):
-        Companion(paper, tmp_path).splits()
+        Companion(paper, ROOT).splits()
+
+
+def test_the_profiles_manifest_chooses_and_the_run_card_names_it(toy_root: Path) -> None:
+    toy = Companion(str(toy_root / "toy.yaml"), toy_root)
+    assert {name: [v.acquisition for v in group] for name, group in toy.splits().items()} == {
+        "train": ["AXT2"], "val": ["AXT2"], "test": ["AXT1", "AXT1"]
+    }  # fmt: skip
+    assert "manifest toy " in toy.describe_data()
+    assert "incomplete" not in toy.describe_data()
+
+
+def test_a_part_of_a_manifest_is_used_and_what_is_missing_is_said(
+    toy_root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    fastmri_files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    part = tmp_path_factory.mktemp("part")
+    for name in ("file_brain_AXT2_0000.h5", "file_brain_AXT2_0001.h5", "file_brain_AXT1_0001.h5"):
+        (part / name).symlink_to(fastmri_files / name)
+    monkeypatch.setenv("MORE_DATA_ROOT", str(part))
+    toy = Companion(str(toy_root / "toy.yaml"), toy_root)
+    assert [v.name for v in toy.splits()["test"]] == ["file_brain_AXT1_0001.h5"]
+    assert "test: 1 of 2 volumes (1 AXT1 missing)" in toy.describe_data()
+    (part / "file_brain_AXT1_0001.h5").unlink()
+    with pytest.raises(
+        UserError, match=r"split 'test': none of the manifest's 2 volumes.*morelib data check"
+    ):
+        Companion(str(toy_root / "toy.yaml"), toy_root).splits()
+
+
+def test_a_run_is_evaluated_on_the_volumes_its_manifest_keeps_apart(toy_root: Path) -> None:
+    toy = Companion(str(toy_root / "toy.yaml"), toy_root)
+    toy.train("e2e_varnet", 0, show_progress=False)
+    folder = toy.run_folder("e2e_varnet", 0)
+    config = load_run(folder)[1]
+    dataset = evaluation_set(config, folder)
+    assert [v.name for v in dataset.volumes] == [v.name for v in toy.splits()["test"]]
+    assert len(evaluation_set(config, folder, split="all").volumes) == 14
+    with pytest.raises(
+        UserError, match="patient"
+    ):  # without a manifest: too few patients for a split of their own
+        evaluation_set(config, folder, toy.data)
 
 
 def test_an_unknown_root_is_refused(tmp_path: Path) -> None:
