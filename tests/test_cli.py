@@ -84,7 +84,7 @@ def test_evaluate_on_the_volumes_of_a_manifest(
     scored = json.loads((run_folder / "metrics.json").read_text())
     assert len(scored["volumes"]) == 2
     assert cli.run(["evaluate", str(run_folder), *where, "--split", "val"]) == 2
-    assert "lists no val volumes" in capsys.readouterr().err
+    assert "the manifest has no such volumes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [[], ["--acceleration", "2", "--center-fraction", "0.2"]])

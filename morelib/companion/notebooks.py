@@ -22,13 +22,16 @@ class Chapter:
 
 
 CHAPTERS = (
+    Chapter("00_data"),
     Chapter("01_physics"),
     Chapter("02_varnet_unroll"),
     Chapter("03_router"),
     Chapter("04_load_balancing", minutes=0.5),
     Chapter("05_training", minutes=2),
-    Chapter("06_table_1", needs=("05_training",)),
+    Chapter("06_table_1", needs=("05_training", "08_promptmr_plus", "09_hifi_mamba_v2")),
     Chapter("07_figure_2", needs=("05_training",)),
+    Chapter("08_promptmr_plus", minutes=3),
+    Chapter("09_hifi_mamba_v2", minutes=2),
 )
 
 
@@ -41,9 +44,8 @@ def select(chapters: Sequence[Chapter], only: Sequence[str]) -> list[Chapter]:
         if not found:
             raise UserError(f"chapter {name!r}: there is none; the chapters are {', '.join(by_name)}")
         wanted.add(found[0])
-    for chapter in reversed(chapters):  # a chapter needs only earlier ones
-        if chapter.name in wanted:
-            wanted |= set(chapter.needs)
+    while more := {need for name in wanted for need in by_name[name].needs} - wanted:
+        wanted |= more
     return [chapter for chapter in chapters if chapter.name in wanted]
 
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
+
+from morelib.companion.figures.style import COLOURS
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,8 @@ class Panel:
     """One image of a grid.
 
     image: real (y, x). title: above it. vmax: upper end of the grey scale, the image's 99.5th percentile when None.
-    cmap: `gray` for images, `inferno` for errors. note: small text inside, such as a score.
+    cmap: `gray` for images, `inferno` for errors. note: small text inside, such as a score. boxes: drawn around
+    pathology, (x, y, width, height) in pixels.
     """
 
     image: ArrayLike
@@ -22,6 +26,7 @@ class Panel:
     vmax: float | None = None
     cmap: str = "gray"
     note: str = ""
+    boxes: Sequence[tuple[int, int, int, int]] = ()
 
     @property
     def upper(self) -> float:
@@ -36,9 +41,9 @@ def image_grid(
     columns = len(rows[0])
     shape = next(np.shape(panel.image) for panel in rows[0] if panel)
     cell = (width - (0.4 if row_titles else 0.0)) / columns
-    figure, axes = plt.subplots(
-        len(rows), columns, figsize=(width, len(rows) * (cell * shape[0] / shape[1] + 0.28)), squeeze=False
-    )
+    lines = max((panel.title.count("\n") + 1 for row in rows for panel in row if panel), default=1)
+    height = cell * shape[0] / shape[1] + 0.1 + 0.18 * lines
+    figure, axes = plt.subplots(len(rows), columns, figsize=(width, len(rows) * height), squeeze=False)
     for r, row in enumerate(rows):
         for axis, panel in zip(axes[r], row, strict=True):
             axis.set_xticks([])
@@ -50,6 +55,11 @@ def image_grid(
             image = np.asarray(panel.image)
             axis.imshow(image, cmap=panel.cmap, vmin=0, vmax=panel.upper, interpolation="nearest")
             axis.set_title(panel.title, fontsize=10, pad=4)
+            for x, y, w, h in panel.boxes:
+                frame = Rectangle(
+                    (x - 1, y - 1), w + 1, h + 1, fill=False, edgecolor=COLOURS[4], linewidth=1.2
+                )
+                axis.add_patch(frame)
             if panel.note:
                 axis.text(
                     0.03, 0.04, panel.note, transform=axis.transAxes, color="white", fontsize=8,

@@ -16,7 +16,15 @@ CATEGORY_COLOURS = {
     "CORPD_FBK": COLOURS[6],
 }
 
-SYSTEM_NAMES = {"zero_filled": "Zero-filled", "e2e_varnet": "E2EVarNet", "more": "MoRE"}
+SYSTEM_NAMES = {
+    "zero_filled": "Zero-filled",
+    "cg_sense": "CG-SENSE",
+    "tv_sense": "TV-SENSE",
+    "e2e_varnet": "E2EVarNet",
+    "more": "MoRE",
+    "promptmr_plus": "PromptMR+",
+    "hifi_mamba_v2": "HiFi-MambaV2",
+}
 
 
 def layout(figure: go.Figure, *, height: int = 360, **options: object) -> go.Figure:

@@ -53,7 +53,8 @@ def loss_curves(logs: Mapping[str, Sequence[Log]], zero_filled: float) -> go.Fig
     figure.add_hline(
         y=zero_filled, line={"dash": "dash", "color": "#555"}, annotation_text="zero-filled, validation"
     )
-    figure.update_xaxes(title="epoch", dtick=1 if max(len(log) for log in logs["more"]) < 15 else None)
+    longest = max(len(log) for runs in logs.values() for log in runs)
+    figure.update_xaxes(title="epoch", dtick=1 if longest < 15 else None)
     figure.update_yaxes(title="1 - SSIM", rangemode="tozero")
     return layout(figure, height=400)
 
