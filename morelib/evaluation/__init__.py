@@ -14,6 +14,7 @@ from morelib.evaluation.scores import VolumeScore
 from morelib.evaluation.statistics import compare, means_by_category
 from morelib.evaluation.tables import (
     Table,
+    against_table,
     comparison_table,
     paper_results_table,
     results_table,
@@ -24,6 +25,7 @@ __all__ = [
     "Table",
     "VolumeScore",
     "ZeroFilled",
+    "against_table",
     "best_device",
     "compare",
     "comparison_table",

@@ -10,9 +10,12 @@ from morelib.evaluation import paper_table
 from morelib.evaluation.scores import VolumeScore
 from morelib.evaluation.statistics import (
     ALL,
+    MetricName,
     PairedDifference,
     average_seeds,
     categories_of,
+    compare,
+    holm,
     means_by_category,
     seed_spread,
 )
@@ -111,6 +114,39 @@ def comparison_table(differences: Sequence[PairedDifference], a: str, b: str) ->
         " with n patients it is never below 2 / 2^n."
     )
     return Table(header, tuple(rows), caption)
+
+
+def against_table(systems: Mapping[str, Runs], reference: str, samples: int = 2000) -> Table:
+    """One row per other system: the mean of the categories minus that of `reference`, PSNR and SSIM.
+
+    Intervals and tests are those of `compare`; p-values are corrected by Holm for the rows.
+    """
+    others = [name for name in systems if name != reference]
+    base = average_seeds(systems[reference])
+    columns: list[list[str]] = []
+    scales: tuple[tuple[MetricName, float], ...] = (("psnr", 1.0), ("ssim", 100.0))
+    for metric, scale in scales:
+        means = [compare(average_seeds(systems[name]), base, metric, samples)[-1] for name in others]
+        corrected = holm([mean.p for mean in means])
+        columns.append([f"{scale * mean.mean:+.2f}" for mean in means])
+        columns.append(
+            [
+                "n < 2"
+                if m.low is None or m.high is None
+                else f"{scale * m.low:+.2f} to {scale * m.high:+.2f}"
+                for m in means
+            ]
+        )
+        columns.append([_p(p) for p in corrected])
+    rows = tuple((name, *cells) for name, cells in zip(others, zip(*columns, strict=True), strict=True))
+    scores = systems[reference][0]
+    counts = f"{len(scores)} volumes of {len({score.patient for score in scores})} patients"
+    caption = (
+        f"Minus {reference}, mean of the categories, {counts}. Intervals: 95 %, bootstrap over patients;"
+        " p: Wilcoxon over patients, corrected by Holm for the rows."
+    )
+    header = ("", "PSNR (dB)", "interval", "p (Holm)", "SSIM (points)", "interval", "p (Holm)")
+    return Table(header, rows, caption + _origin_note(systems))
 
 
 def seed_table(systems: Mapping[str, Runs]) -> Table:

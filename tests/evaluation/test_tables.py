@@ -10,6 +10,7 @@ from morelib.evaluation.scores import VolumeScore
 from morelib.evaluation.statistics import compare
 from morelib.evaluation.tables import (
     Table,
+    against_table,
     beats,
     comparison_table,
     paper_results_table,
@@ -115,3 +116,11 @@ def test_tables_say_which_data_were_not_measured() -> None:
     assert caption("synthetic").endswith("Synthetic data (phantom).")
     assert "simulated from magnitude images" in caption("simulated")
     assert caption("measured").endswith("in bold.")
+
+
+def test_every_other_system_is_set_against_the_reference(systems: dict[str, list[list[VolumeScore]]]) -> None:
+    table = against_table(systems, "e2e_varnet", samples=100)
+    assert [row[0] for row in table.rows] == ["zero-filled", "more"]
+    assert [row[1] for row in table.rows] == ["-11.00", "-0.50"]
+    assert [row[4] for row in table.rows] == ["-30.00", "+10.00"]
+    assert "14 volumes of 2 patients" in table.caption and table.caption.endswith("Synthetic data (phantom).")

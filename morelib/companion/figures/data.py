@@ -1,5 +1,6 @@
 """Figures of the chapter on data: what scan headers say, and how they hang together with the contrast."""
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ def header_shares(
         factors: name of a field to its value for each volume; the `most` frequent values get a column, the rest one.
     """
     names = list(dict.fromkeys(categories))
-    figure = make_subplots(2, 2, subplot_titles=list(factors), horizontal_spacing=0.13, vertical_spacing=0.2)
+    figure = make_subplots(2, 2, subplot_titles=list(factors), horizontal_spacing=0.05, vertical_spacing=0.2)
     for number, values in enumerate(factors.values()):
         texts = [str(value) for value in values]
         kept = [value for value, _ in Counter(texts).most_common(most)]
@@ -45,6 +46,7 @@ def header_shares(
             row=number // 2 + 1, col=number % 2 + 1,
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(showticklabels=False, col=2)  # the rows are those of the left panels
     figure.update_xaxes(type="category", tickangle=-35)
     return layout(figure, height=720)
 
@@ -115,8 +117,5 @@ def beside(real: Mapping[str, Sequence[object]], phantom: Mapping[str, Sequence[
 
 def _number_first(text: str) -> tuple[int, float, str]:
     """Sorts by the number that a text begins with, texts without one last."""
-    head = text.partition("×")[0]
-    try:
-        return 0, float(head), text
-    except ValueError:
-        return 1, 0.0, text
+    number = re.match(r"[0-9.]+", text)
+    return (0, float(number[0]), text) if number else (1, 0.0, text)
