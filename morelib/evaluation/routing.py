@@ -15,6 +15,7 @@ from morelib.data.batches import Batch
 from morelib.data.dataset import SliceDataset
 from morelib.evaluation.evaluate import Model, reconstruct_volume
 from morelib.nn import Reconstruction
+from morelib.nn.hooks import hooked
 from morelib.nn.more import MoreDenoiser
 from morelib.routing.router import RouterOutput
 from morelib.routing.selection import select_top_k
@@ -90,12 +91,8 @@ def collect_control(
         # Routers are called cascade by cascade. `forward`, because a call would be heard by this very function.
         outputs.append(others[len(outputs) % len(others)].forward(inputs[0]))
 
-    hooks = [router.register_forward_hook(listen) for router in {module.router for module in own}]
-    try:
+    with hooked((router, listen) for router in {module.router for module in own}):
         collected = collect_routing(model, *datasets, device=device)
-    finally:
-        for hook in hooks:
-            hook.remove()
 
     def stack(values: list[Tensor]) -> Tensor:
         return torch.cat(values).unflatten(0, (-1, len(others))).transpose(0, 1).cpu()

@@ -1,7 +1,7 @@
 """HiFi-MambaV2 taken apart: its size, frequency bands, consensus, scan, and which expert gets which pixel."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from morelib.evaluation.statistics import ALL
 from morelib.nn import Unrolled, build_model
 from morelib.nn.count import count_parameters
 from morelib.nn.hifi_mamba.block import HifiMambaBlock
+from morelib.nn.hooks import hooked
 from morelib.physics.fourier import centre_crop, fft2c
 from morelib.routing.pixel import choose
 
@@ -134,7 +135,7 @@ def look_inside(model: Unrolled, batch: Batch, chooser: Unrolled | None = None) 
 
     blocks = _blocks(model)
     hooks = [(b.consensus, keep_weight) for b in blocks] + [(b.experts, keep_route) for b in blocks]
-    with _hooked(hooks):
+    with hooked(hooks):
         model(batch.kspace, batch.mask, batch.n_acs)
     return [BlockLook(weight, *route) for weight, route in zip(consensus, routes, strict=True)]
 
@@ -227,13 +228,13 @@ def routes_table(collected: Mapping[str, Routes]) -> Table:
 
 def next_expert(model: Unrolled) -> AbstractContextManager[None]:
     """Inside, every pixel goes to the expert after the one it chose, with the weight of its choice."""
-    return _hooked((b.experts.router, lambda m, i, logits: logits.roll(1, -1)) for b in _blocks(model))
+    return hooked((b.experts.router, lambda m, i, logits: logits.roll(1, -1)) for b in _blocks(model))
 
 
 def shared_expert_only(model: Unrolled) -> AbstractContextManager[None]:
     """Inside, routed experts add nothing."""
     experts = {expert for b in _blocks(model) for expert in b.experts.bank.routed}
-    return _hooked((expert, lambda m, i, output: torch.zeros_like(output)) for expert in experts)
+    return hooked((expert, lambda m, i, output: torch.zeros_like(output)) for expert in experts)
 
 
 def middle_psnr(model: Unrolled, dataset: SliceDataset, device: str) -> list[float]:
@@ -282,14 +283,3 @@ def _blocks(model: Unrolled) -> list[HifiMambaBlock]:
 def _middle(dataset: SliceDataset, number: int) -> int:
     items = dataset.items_of(number)
     return items[len(items) // 2]
-
-
-@contextmanager
-def _hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Forward hooks on modules, gone afterwards."""
-    handles = [module.register_forward_hook(hook) for module, hook in hooks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

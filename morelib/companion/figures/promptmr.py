@@ -1,7 +1,7 @@
 """PromptMR+ taken apart: what it adds to E2EVarNet, what its denoisers read, which prompts they mix, what it costs."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from morelib.data.volume import CATEGORY_NAMES
 from morelib.evaluation import Table, reconstruct_volume
 from morelib.evaluation.routing import neighbour_accuracy
 from morelib.nn import Unrolled, build_model
+from morelib.nn.hooks import hooked
 from morelib.nn.prompt_unet import Prompt
 from morelib.nn.promptmr_plus import CORRECTION, PromptDenoiser
 from morelib.nn.unrolled import Context
@@ -134,7 +135,7 @@ def look_inside(model: Unrolled, batch: Batch) -> list[Look]:
         looks.append(Look(read, gave[CORRECTION]))
 
     denoisers = [module for module in model.modules() if isinstance(module, PromptDenoiser)]
-    with _hooked((denoiser.unet, keep) for denoiser in denoisers):
+    with hooked((denoiser.unet, keep) for denoiser in denoisers):
         model(batch.kspace, batch.mask, batch.n_acs)
     return looks
 
@@ -190,7 +191,7 @@ def collect_prompts(
         # In a fixed order. `forward`, because a call would be heard here if the model is its own control.
         logits.append(torch.stack([own, others[len(logits) % len(others)].forward(inputs[0])]).cpu())
 
-    with _hooked((prompt.choose, listen) for cascade in prompts_of(model) for prompt in cascade):
+    with hooked((prompt.choose, listen) for cascade in prompts_of(model) for prompt in cascade):
         for dataset, number in ((d, n) for d in datasets for n in range(len(d.volumes))):
             volume, items = dataset.volumes[number], dataset.items_of(number)
             reconstruct_volume(model, (dataset[item] for item in items), device)
@@ -211,20 +212,9 @@ def with_prompts(model: Unrolled, weights: Tensor | None) -> AbstractContextMana
 
     prompts = [prompt for cascade in prompts_of(model) for prompt in cascade]
     if weights is None:
-        return _hooked((prompt, silence) for prompt in prompts)
+        return hooked((prompt, silence) for prompt in prompts)
     mixes = (partial(mix, fixed=fixed) for fixed in weights.flatten(0, 1))
-    return _hooked((prompt.choose, one) for prompt, one in zip(prompts, mixes, strict=True))
-
-
-@contextmanager
-def _hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Forward hooks on modules, gone afterwards."""
-    handles = [module.register_forward_hook(hook) for module, hook in hooks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked((prompt.choose, one) for prompt, one in zip(prompts, mixes, strict=True))
 
 
 def prompt_heatmap(collected: Mapping[str, PromptWeights], cascade: int) -> go.Figure:

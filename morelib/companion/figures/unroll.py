@@ -16,6 +16,7 @@ from morelib.data import Batch
 from morelib.evaluation.metrics import psnr
 from morelib.evaluation.tables import Table
 from morelib.nn import Unrolled
+from morelib.nn.hooks import hooked
 from morelib.physics.fourier import centre_crop
 
 
@@ -36,12 +37,8 @@ def follow(model: Unrolled, batch: Batch, sens_maps: Tensor | None = None) -> Jo
         images.append(inputs[0].abs())
         corrections.append(output[0])
 
-    hooks = [cascade.denoiser.register_forward_hook(keep) for cascade in model.cascades]
-    try:
+    with hooked((cascade.denoiser, keep) for cascade in model.cascades):
         output = model(batch.kspace, batch.mask, batch.n_acs, sens_maps)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return Journey([*images, output.image], corrections)
 
 

@@ -1,6 +1,5 @@
 """Classical reconstruction as systems: called like every network, so that they are evaluated like one."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,21 +14,17 @@ from morelib.physics.espirit import espirit_maps
 
 
 @dataclass(frozen=True)
-class CgSense:
-    """SENSE with a small weight on the image's energy; ESPIRiT maps from the ACS unless maps are given.
-
-    Args:
-        weight: of 1/2 ||x||^2, beside 1/2 ||A x - y||^2; A^H A has norm one. Tune it on validation data.
-        iterations: of conjugate gradients. Few of them regularise too.
-
-    Raises UserError for a negative weight and no iterations.
-    """
+class _Sense:
+    """What both systems share; `_solve` differs. ESPIRiT maps from the ACS unless maps are given."""
 
     weight: float
     iterations: int = 20
 
     def __post_init__(self) -> None:
-        _check(self.weight, self.iterations)
+        if not self.weight >= 0 or self.iterations < 1:
+            raise UserError(
+                f"weight {self.weight}, iterations {self.iterations}: use a weight >= 0 and iterations >= 1"
+            )
 
     def __call__(
         self,
@@ -39,14 +34,37 @@ class CgSense:
         sens_maps: Tensor | None = None,
     ) -> Reconstruction:
         """K-space (batch, coil, y, x), mask bool (batch, 1, 1, x) to `.image`, magnitude (batch, y, x)."""
-        return _reconstruct(
-            kspace, mask, n_acs, sens_maps, lambda sense, x: cg_sense(sense, x, self.weight, self.iterations)
-        )
+        if sens_maps is None:
+            sens_maps = espirit_maps(kspace, find_acs(mask) if n_acs is None else n_acs)
+        sense = HybridSense(sens_maps, mask)
+        zero_filled = sense.combine(sense.enter(kspace))
+        # Scaled to a peak of one, solved, scaled back.
+        peak = zero_filled.abs().amax((-2, -1), keepdim=True)
+        scale = torch.where(peak > 0, peak, 1.0)
+        return Reconstruction(scale * self._solve(sense, zero_filled / scale).abs(), None)
+
+    def _solve(self, sense: HybridSense, zero_filled: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class TvSense:
-    """SENSE with isotropic total variation; ESPIRiT maps from the ACS unless maps are given.
+class CgSense(_Sense):
+    """SENSE with a small weight on the image's energy.
+
+    Args:
+        weight: of 1/2 ||x||^2, beside 1/2 ||A x - y||^2; A^H A has norm one. Tune it on validation data.
+        iterations: of conjugate gradients. Few of them regularise too.
+
+    Raises UserError for a negative weight and no iterations.
+    """
+
+    def _solve(self, sense: HybridSense, zero_filled: Tensor) -> Tensor:
+        return cg_sense(sense, zero_filled, self.weight, self.iterations)
+
+
+@dataclass(frozen=True)
+class TvSense(_Sense):
+    """SENSE with isotropic total variation.
 
     Args:
         weight: of TV(x), beside 1/2 ||A x - y||^2, for k-space scaled so that A^H y peaks at one. Tune it on
@@ -56,42 +74,5 @@ class TvSense:
     Raises UserError for a negative weight and no iterations.
     """
 
-    weight: float
-    iterations: int = 20
-
-    def __post_init__(self) -> None:
-        _check(self.weight, self.iterations)
-
-    def __call__(
-        self,
-        kspace: Tensor,
-        mask: Tensor,
-        n_acs: int | Tensor | None = None,
-        sens_maps: Tensor | None = None,
-    ) -> Reconstruction:
-        """K-space (batch, coil, y, x), mask bool (batch, 1, 1, x) to `.image`, magnitude (batch, y, x)."""
-        return _reconstruct(
-            kspace, mask, n_acs, sens_maps, lambda sense, x: tv_sense(sense, x, self.weight, self.iterations)
-        )
-
-
-def _reconstruct(
-    kspace: Tensor,
-    mask: Tensor,
-    n_acs: int | Tensor | None,
-    sens_maps: Tensor | None,
-    solve: Callable[[HybridSense, Tensor], Tensor],
-) -> Reconstruction:
-    """Estimate maps, scale A^H y to a peak of one, solve, scale back."""
-    if sens_maps is None:
-        sens_maps = espirit_maps(kspace, find_acs(mask) if n_acs is None else n_acs)
-    sense = HybridSense(sens_maps, mask)
-    zero_filled = sense.combine(sense.enter(kspace))
-    peak = zero_filled.abs().amax((-2, -1), keepdim=True)
-    scale = torch.where(peak > 0, peak, 1.0)
-    return Reconstruction(scale * solve(sense, zero_filled / scale).abs(), None)
-
-
-def _check(weight: float, iterations: int) -> None:
-    if not weight >= 0 or iterations < 1:
-        raise UserError(f"weight {weight}, iterations {iterations}: use a weight >= 0 and iterations >= 1")
+    def _solve(self, sense: HybridSense, zero_filled: Tensor) -> Tensor:
+        return tv_sense(sense, zero_filled, self.weight, self.iterations)
