@@ -77,7 +77,7 @@ def phantom(
 @app.command()
 def train(
     profile: Profile = "smoke",
-    model: Annotated[str, typer.Option(help="e2e_varnet or more.")] = "more",
+    model: Annotated[str, typer.Option(help="e2e_varnet, more, promptmr_plus or hifi_mamba_v2.")] = "more",
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and masks.")] = 0,
     data_root: DataRoot = None,
     manifest: Manifest = None,
@@ -128,7 +128,7 @@ def evaluate(
 
 @app.command()
 def reconstruct(
-    source: Annotated[Path, typer.Argument(metavar="IN.h5", help="A fastMRI-layout file.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A volume in any known layout.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="Receives the dataset `reconstruction`.")],
     run: Annotated[
         Path | None,

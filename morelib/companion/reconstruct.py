@@ -25,7 +25,7 @@ def reconstruct_file(
     acceleration: float | None = None,
     center_fraction: float | None = None,
 ) -> Path:
-    """Reconstruct the fastMRI-layout file `source` with the network of the run folder `run`.
+    """Reconstruct the volume `source`, in any known layout, with the network of the run folder `run`.
 
     A fully sampled file is undersampled first, with the mask of the training run unless `acceleration` or
     `center_fraction` are given; an undersampled one keeps its own. `out` receives the dataset `reconstruction`
