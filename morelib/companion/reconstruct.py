@@ -49,9 +49,8 @@ def reconstruct_file(
         acceleration or trained_with.get("acceleration", 8),
         center_fraction or trained_with.get("center_fraction", 0.04),
     )
-    prediction, target = reconstruct_volume(
-        model, (dataset[index] for index in range(len(dataset))), best_device()
-    )
+    seen = dataset.seeing(model.adjacent)
+    prediction, target = reconstruct_volume(model, (seen[index] for index in range(len(seen))), best_device())
     middle, net = info.n_slices // 2, dataset.mask(0).acceleration
     zero_filled, _ = reconstruct_volume(ZeroFilled(), [dataset[middle]])
     about = {

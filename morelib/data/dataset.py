@@ -2,8 +2,10 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -61,8 +63,6 @@ class SliceDataset(Dataset[Slice]):
     ) -> None:
         if not volumes:
             raise UserError("data: no volumes to read; make some with `morelib phantom` or check the split")
-        if adjacent < 1 or adjacent % 2 == 0:
-            raise UserError(f"adjacent is {adjacent}; it must be odd, with the slice itself in the middle")
         self.volumes = tuple(volumes)
         kinds = {OTHER: mask_kind} if isinstance(mask_kind, str) else dict(mask_kind)
         for volume in volumes:
@@ -76,7 +76,7 @@ class SliceDataset(Dataset[Slice]):
                 )
         self.mask_kind: Mapping[str, str] = kinds
         self.acceleration, self.center_fraction = acceleration, center_fraction
-        self.train, self.seed, self.epoch, self.adjacent = train, seed, 0, adjacent
+        self.train, self.seed, self.epoch, self.adjacent = train, seed, 0, _odd(adjacent)
         self._starts = [0, *accumulate(volume.n_slices for volume in volumes)]
         self._cache: dict[int, tuple[Tensor, Tensor | None]] | None = {} if cache else None
         self._last_mask: tuple[int, Mask] | None = None  # slices of a volume are mostly read together
@@ -86,6 +86,14 @@ class SliceDataset(Dataset[Slice]):
 
     def __len__(self) -> int:
         return self._starts[-1]
+
+    def seeing(self, adjacent: int) -> Self:
+        """The same slices, read with so many neighbours: what a network asks for (`Unrolled.adjacent`)."""
+        if adjacent == self.adjacent:
+            return self
+        other = copy(self)
+        other.adjacent = _odd(adjacent)
+        return other
 
     def items_of(self, number: int) -> range:
         """The items that are the slices of `volumes[number]`."""
@@ -150,6 +158,12 @@ class SliceDataset(Dataset[Slice]):
             self._cache[item] = read_slice(self.volumes[number], index)
         kspace, target = self._cache[item]
         return kspace.clone(), target
+
+
+def _odd(adjacent: int) -> int:
+    if adjacent < 1 or adjacent % 2 == 0:
+        raise UserError(f"adjacent is {adjacent}; it must be odd, with the slice itself in the middle")
+    return adjacent
 
 
 def _keep(kspace: Tensor, sampled: Tensor) -> Tensor:

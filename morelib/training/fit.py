@@ -45,7 +45,7 @@ def fit(
 
     Args:
         model: maps (kspace, mask, n_acs) to a `Reconstruction`.
-        train, val: undersampled slices; no patient in both.
+        train, val: undersampled slices; no patient in both. Read with as many neighbours as `model.adjacent` says.
         config: epochs, optimiser and router settings.
         folder: receives log.jsonl (one line per epoch), weights.safetensors and resume/. A checkpoint found there is
             continued, and the result is the same as without the interruption.
@@ -62,6 +62,8 @@ def fit(
     wrapped, optimizer = fabric.setup(model, optimizer)
     progress = load_checkpoint(checkpoint, model, optimizer) if checkpoint.is_file() else Progress()
     log = Log(folder / "log.jsonl", keep=progress.log_lines)
+    neighbours = getattr(model, "adjacent", 1)
+    train, val = train.seeing(neighbours), val.seeing(neighbours)
     batches = Loader(
         train, True, config.seed, config.batch_size, config.workers, fabric.global_rank, fabric.world_size
     )
@@ -162,7 +164,9 @@ def validation_loss(
 ) -> float:
     """Mean 1 - SSIM over the slices of `val`, what early stopping watches. A network must be in evaluation mode."""
     losses = []
-    for batch in (val if isinstance(val, Loader) else Loader(val, shuffle=False)).epoch():
+    if isinstance(val, SliceDataset):
+        val = Loader(val.seeing(getattr(model, "adjacent", 1)), shuffle=False)
+    for batch in val.epoch():
         batch = batch.to(device)
         losses.append(
             ssim_loss(model(batch.kspace, batch.mask, batch.n_acs).image, batch.target, batch.max_value)

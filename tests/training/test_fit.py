@@ -11,6 +11,7 @@ import torch
 from morelib.data.dataset import Slice, SliceDataset
 from morelib.data.index import find_volumes
 from morelib.errors import UserError
+from morelib.evaluation import ZeroFilled, evaluate
 from morelib.training import TrainConfig, load_run, train
 from morelib.training.fit import Diverged
 
@@ -190,3 +191,25 @@ def test_configuration_errors_name_the_key() -> None:
         TrainConfig(epochs=0)
     with pytest.raises(UserError, match=r"training.workers is -1"):
         TrainConfig(workers=-1)
+
+
+def test_a_network_of_several_slices_is_trained_and_scored_on_them(
+    sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    small = {"encoder_blocks": (1,), "decoder_blocks": (1,), "bottleneck_blocks": 1, "n_prompts": 2}
+    options = {
+        "cascades": 1,
+        "widths": (4, 6),
+        "prompt_widths": (2,),
+        "prompt_sizes": (4,),
+        "adjacent": 3,
+    } | small
+    model = train("promptmr_plus", options, *sets, CONFIG, tmp_path, show_progress=False)
+    first, last = _log(tmp_path)
+    assert last["train_ssim_loss"] < first["train_ssim_loss"]
+    scores = {
+        system: evaluate(reconstruct, sets[1])
+        for system, reconstruct in (("net", model), ("zero", ZeroFilled()))
+    }
+    assert [s.volume for s in scores["net"]] == [s.volume for s in scores["zero"]]
+    assert sets[1].adjacent == 1
