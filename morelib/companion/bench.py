@@ -23,6 +23,7 @@ from morelib.data.dataset import SliceDataset
 from morelib.data.index import find_volumes
 from morelib.data.readers import hdf5
 from morelib.data.volume import VolumeInfo
+from morelib.evaluation.cost import by_turns
 from morelib.nn import build_model
 from morelib.training import TrainConfig
 from morelib.training.fit import train_step
@@ -127,12 +128,6 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _by_turns(variants: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """The median of what each variant returns; each is called once more, first, to warm up."""
-    rounds = [{name: measure() for name, measure in variants.items()} for _ in range(repeats + 1)]
-    return {name: median(one[name] for one in rounds[1:]) for name in variants}
-
-
 def _throughput(data: Path, volumes: list[VolumeInfo], workers: int, repeats: int) -> dict[str, float]:
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
     plain = DataLoader(_fastmri(data, masked=False), batch_size=None, **options)
@@ -144,7 +139,7 @@ def _throughput(data: Path, volumes: list[VolumeInfo], workers: int, repeats: in
         count = sum(1 for _ in batches())
         return count / (perf_counter() - started)
 
-    return _by_turns(
+    return by_turns(
         {
             PLAIN: lambda: rate(lambda: iter(plain)),
             VARNET: lambda: rate(lambda: iter(masked)),
@@ -174,7 +169,7 @@ def _first_batch(data: Path, folder: Path, repeats: int) -> dict[str, float]:
         index.unlink(missing_ok=True)
         return seconds(ours)
 
-    return _by_turns(
+    return by_turns(
         {
             "fastmri": lambda: seconds(theirs),
             "fastmri, with its cache": lambda: seconds(

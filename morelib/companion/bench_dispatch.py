@@ -1,8 +1,7 @@
 """What per-pixel routing costs: each pixel's own expert, against one expert for all pixels and all for all."""
 
-import statistics
 from collections.abc import Callable
-from time import perf_counter
+from functools import partial
 from typing import Any
 
 
@@ -42,6 +41,7 @@ def bench_dispatch(
     from torch import Tensor
 
     from morelib.evaluation import best_device
+    from morelib.evaluation.cost import by_turns, seconds
     from morelib.nn.hifi_mamba.experts import expert
     from morelib.routing.pixel import choose, dispatch, dispatch_densely
 
@@ -63,21 +63,16 @@ def bench_dispatch(
         "all_experts": lambda: routed(dispatch_densely),
     }
 
-    def seconds(way: Callable[[], Tensor]) -> float:
-        _wait(device)
-        started = perf_counter()
+    def run(way: Callable[[], Tensor]) -> None:
         with torch.set_grad_enabled(backward):
             output = way()
             if backward:
                 output.sum().backward()
-        _wait(device)
-        return perf_counter() - started
 
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats + 1):
-        for name, way in ways.items():
-            times[name].append(seconds(way))
-    median = {name: statistics.median(values[1:]) for name, values in times.items()}
+    def measure(way: Callable[[], Tensor]) -> float:
+        return seconds(lambda: run(way), device)
+
+    median = by_turns({name: partial(measure, way) for name, way in ways.items()}, repeats)
     with torch.no_grad():
         load = torch.bincount(router(x).argmax(-1), minlength=n_experts) / tokens
     return {
@@ -93,11 +88,3 @@ def bench_dispatch(
         "device": device,
         "threads": torch.get_num_threads(),
     }
-
-
-def _wait(device: str) -> None:
-    """Until the device has done what it was given: a GPU works on while Python goes ahead."""
-    import torch
-
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()

@@ -49,7 +49,7 @@ def reconstruct_file(
         acceleration or trained_with.get("acceleration", 8),
         center_fraction or trained_with.get("center_fraction", 0.04),
     )
-    seen = dataset.seeing(model.adjacent)
+    seen = dataset.seen_by(model)
     prediction, target = reconstruct_volume(model, (seen[index] for index in range(len(seen))), best_device())
     middle, net = info.n_slices // 2, dataset.mask(0).acceleration
     zero_filled, _ = reconstruct_volume(ZeroFilled(), [dataset[middle]])

@@ -87,8 +87,9 @@ class SliceDataset(Dataset[Slice]):
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def seeing(self, adjacent: int) -> Self:
-        """The same slices, read with so many neighbours: what a network asks for (`Unrolled.adjacent`)."""
+    def seen_by(self, model: object) -> Self:
+        """The same slices, read with as many neighbours as `model.adjacent` says, alone where it says nothing."""
+        adjacent = getattr(model, "adjacent", 1)
         if adjacent == self.adjacent:
             return self
         other = copy(self)

@@ -1,7 +1,8 @@
 """What a reconstruction costs: operations, and time as medians of interleaved rounds."""
 
-import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -30,19 +31,31 @@ def seconds_per_pass(
     The models take turns, after a round that is not counted, so that what else the machine does falls on all alike:
     compare the numbers with each other, not with those of another run.
     """
-    batch, times = batch.to(device), {name: list[float]() for name in models}
+    batch = batch.to(device)
     for model in models.values():
         if isinstance(model, nn.Module):
             model.to(device).eval()
+
+    def run(model: Model) -> float:
+        return seconds(lambda: model(batch.kspace, batch.mask, n_acs=batch.n_acs), device)
+
     with torch.inference_mode():
-        for _ in range(repeats + 1):
-            for name, model in models.items():
-                _wait(device)
-                started = perf_counter()
-                model(batch.kspace, batch.mask, n_acs=batch.n_acs)
-                _wait(device)
-                times[name].append(perf_counter() - started)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+        return by_turns({name: partial(run, model) for name, model in models.items()}, repeats)
+
+
+def by_turns(measures: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """The median of what each measure returns over `repeats` rounds; each is called once more, first, to warm up."""
+    rounds = [{name: measure() for name, measure in measures.items()} for _ in range(repeats + 1)]
+    return {name: median(one[name] for one in rounds[1:]) for name in measures}
+
+
+def seconds(work: Callable[[], object], device: torch.device | str = "cpu") -> float:
+    """How long `work` takes on `device`, until it is done there."""
+    _wait(device)
+    started = perf_counter()
+    work()
+    _wait(device)
+    return perf_counter() - started
 
 
 def _wait(device: torch.device | str) -> None:

@@ -94,7 +94,7 @@ def evaluate(
         raise ValueError(
             "evaluate needs SliceDataset(..., train=False): training masks change from slice to slice"
         )
-    dataset = dataset.seeing(getattr(model, "adjacent", 1))
+    dataset = dataset.seen_by(model)
     scores = []
     for done, info in enumerate(dataset.volumes, start=1):
         if not info.has_target:

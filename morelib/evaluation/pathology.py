@@ -70,6 +70,7 @@ def mean_region_errors(
 
     Volumes without boxes are left out; `n_boxes` and `n_pixels` are sums. Empty where no volume has boxes.
     """
+    dataset = dataset.seen_by(model)
     found: dict[str, list[RegionError]] = {}
     for number, info in enumerate(dataset.volumes):
         boxes = read_boxes(info.path) if info.layout == fastmri.LAYOUT else []

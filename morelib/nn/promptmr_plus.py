@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from morelib.errors import UserError
 from morelib.nn import checkpointing as activations
 from morelib.nn.prompt_unet import ComplexPromptUNet, History, PromptUNet
-from morelib.nn.sensitivity import find_acs
+from morelib.nn.sensitivity import acs_of
 from morelib.nn.unrolled import Context, Denoised, Unrolled
 from morelib.physics.fourier import ifft2c
-from morelib.physics.masks import acs_columns
 from morelib.physics.sense import normalise_maps
 
 # The images a denoiser with adaptive input reads: x, A^H A x, latent, A^H y, A^H A x - A^H y.
@@ -115,10 +114,7 @@ class PromptSensitivityNetwork(nn.Module):
             mask: bool (batch, 1, 1, x), the same for all adjacent slices.
             n_acs: number of autocalibration columns; found from the mask when None.
         """
-        counts = (
-            find_acs(mask) if n_acs is None else torch.as_tensor(n_acs, device=mask.device).expand(len(mask))
-        )
-        acs = acs_columns(kspace.shape[-1], counts).unsqueeze(1)
+        acs = acs_of(mask, n_acs).unsqueeze(1)
         slices = kspace if kspace.ndim == 5 else kspace.unsqueeze(1)
         images = ifft2c(torch.where(acs, slices, 0.0))
         if not self.share_adjacent:

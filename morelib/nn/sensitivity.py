@@ -26,6 +26,12 @@ def find_acs(mask: Tensor) -> Tensor:
     return torch.where(columns.bool().all(-1), columns.shape[-1], symmetric)
 
 
+def acs_of(mask: Tensor, n_acs: int | Tensor | None) -> Tensor:
+    """The autocalibration columns of each mask, bool like `mask` (batch, 1, 1, x); `n_acs` wide, found when None."""
+    counts = find_acs(mask) if n_acs is None else torch.as_tensor(n_acs, device=mask.device).expand(len(mask))
+    return acs_columns(mask.shape[-1], counts)
+
+
 class SensitivityNetwork(nn.Module):
     """One U-Net, applied to each coil's low-resolution image; the maps are scaled to a root sum of squares of one.
 
@@ -40,9 +46,6 @@ class SensitivityNetwork(nn.Module):
 
     def forward(self, kspace: Tensor, mask: Tensor, n_acs: int | Tensor | None = None) -> Tensor:
         """Masked k-space (batch, coil, y, x) and mask (batch, 1, 1, x) to maps (batch, coil, y, x)."""
-        counts = (
-            find_acs(mask) if n_acs is None else torch.as_tensor(n_acs, device=mask.device).expand(len(mask))
-        )
-        images = ifft2c(torch.where(acs_columns(kspace.shape[-1], counts), kspace, 0.0))
+        images = ifft2c(torch.where(acs_of(mask, n_acs), kspace, 0.0))
         channels, door = Door.enter(images.flatten(0, 1))
         return normalise_maps(door.leave(self.unet(channels)).unflatten(0, kspace.shape[:2]))

@@ -62,8 +62,7 @@ def fit(
     wrapped, optimizer = fabric.setup(model, optimizer)
     progress = load_checkpoint(checkpoint, model, optimizer) if checkpoint.is_file() else Progress()
     log = Log(folder / "log.jsonl", keep=progress.log_lines)
-    neighbours = getattr(model, "adjacent", 1)
-    train, val = train.seeing(neighbours), val.seeing(neighbours)
+    train, val = train.seen_by(model), val.seen_by(model)
     batches = Loader(
         train, True, config.seed, config.batch_size, config.workers, fabric.global_rank, fabric.world_size
     )
@@ -165,7 +164,7 @@ def validation_loss(
     """Mean 1 - SSIM over the slices of `val`, what early stopping watches. A network must be in evaluation mode."""
     losses = []
     if isinstance(val, SliceDataset):
-        val = Loader(val.seeing(getattr(model, "adjacent", 1)), shuffle=False)
+        val = Loader(val.seen_by(model), shuffle=False)
     for batch in val.epoch():
         batch = batch.to(device)
         losses.append(

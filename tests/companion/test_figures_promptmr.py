@@ -12,17 +12,9 @@ from morelib.companion.figures import promptmr as figures
 from morelib.data import SliceDataset, collate, find_volumes
 from morelib.data.batches import Batch
 from morelib.nn import Unrolled
+from tests.nn.small import PROMPTMR_PLUS
 
-TINY: dict[str, Any] = {
-    "cascades": 2,
-    "widths": (4, 6, 8),
-    "prompt_widths": (2, 4),
-    "prompt_sizes": (6, 4),
-    "n_prompts": 3,
-    "encoder_blocks": (1, 1),
-    "decoder_blocks": (1, 1),
-    "bottleneck_blocks": 1,
-}
+TINY: dict[str, Any] = PROMPTMR_PLUS | {"cascades": 2, "n_prompts": 3}
 
 
 def _model(seed: int = 0, **options: Any) -> Unrolled:

@@ -13,17 +13,9 @@ from morelib.physics.fourier import fft2c
 from morelib.physics.masks import acs_columns
 from morelib.physics.sense import expand, normalise_maps, rss
 from morelib.routing.cab import ChannelAttentionBlock
+from tests.nn.small import PROMPTMR_PLUS
 
-TINY: dict[str, Any] = {
-    "cascades": 3,
-    "widths": (4, 6, 8),
-    "prompt_widths": (2, 4),
-    "prompt_sizes": (6, 4),
-    "n_prompts": 2,
-    "encoder_blocks": (1, 1),
-    "decoder_blocks": (1, 1),
-    "bottleneck_blocks": 1,
-}
+TINY: dict[str, Any] = PROMPTMR_PLUS | {"cascades": 3}
 VARIANTS: dict[str, dict[str, Any]] = {
     "promptmr_plus": {},
     "promptmr_plus, 3 slices": {"adjacent": 3},

@@ -11,22 +11,12 @@ from torch import Tensor
 from morelib.nn.promptmr_plus import promptmr_plus
 from morelib.nn.unrolled import Unrolled
 from morelib.physics.masks import acs_columns
-
-TINY: dict[str, Any] = {
-    "widths": (4, 6, 8),
-    "prompt_widths": (2, 4),
-    "prompt_sizes": (6, 4),
-    "n_prompts": 2,
-    "encoder_blocks": (1, 1),
-    "decoder_blocks": (1, 1),
-    "bottleneck_blocks": 1,
-    "zero_init": False,
-}
+from tests.nn.small import PROMPTMR_PLUS
 
 
 def _model(**options: Any) -> Unrolled:
     torch.manual_seed(0)
-    return promptmr_plus(**{**TINY, **options}).double()
+    return promptmr_plus(**{**PROMPTMR_PLUS, "zero_init": False, **options}).double()
 
 
 def _data(model: Unrolled) -> tuple[Tensor, Tensor]:

@@ -12,12 +12,9 @@ from morelib.nn.registry import NETWORKS
 from morelib.physics.fourier import ifft2c
 from morelib.physics.masks import acs_columns
 from morelib.physics.sense import rss
+from tests.nn.small import PROMPTMR_PLUS
 
 UNET = {"cascades": 2, "widths": (4, 6, 8), "sens_widths": (4, 6), "zero_init": False}
-PROMPT = {
-    "cascades": 2, "widths": (4, 6, 8), "prompt_widths": (2, 4), "prompt_sizes": (6, 4), "n_prompts": 2,
-    "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "bottleneck_blocks": 1, "zero_init": False,
-}  # fmt: skip
 MAMBA = {
     "cascades": 2, "blocks": 1, "width": 8, "state": 2, "n_experts": 2, "sens_widths": (4, 6), "drop_path": 0.0,
     "dropout": 0.0, "zero_init": False,
@@ -28,7 +25,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "e2e_varnet, image": ("e2e_varnet", UNET | {"consistency": "image"}),
     "more": ("more", UNET),
     "more, image": ("more", UNET | {"consistency": "image"}),
-    "promptmr_plus": ("promptmr_plus", PROMPT),
+    "promptmr_plus": ("promptmr_plus", PROMPTMR_PLUS | {"cascades": 2, "zero_init": False}),
     "hifi_mamba_v2": ("hifi_mamba_v2", MAMBA),
 }
 
