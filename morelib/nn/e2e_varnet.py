@@ -5,9 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from morelib.nn.activation import Norm
+from morelib.nn.checkpointing import run
 from morelib.nn.complex_io import Door
-from morelib.nn.sensitivity import SensitivityNetwork
-from morelib.nn.unet import Norm, UNet
+from morelib.nn.sensitivity import SensitivityNetwork, SensResolution
+from morelib.nn.unet import UNet
 from morelib.nn.unrolled import Consistency, Context, Denoised, Unrolled
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -26,14 +28,22 @@ PRESETS: dict[str, dict[str, Any]] = {
 class UNetDenoiser(nn.Module):
     """D of Eq. 2 as one U-Net. Complex image (batch, y, x) in and out; it records no routing."""
 
-    def __init__(self, widths: Sequence[int], norm: Norm, zero_init: bool, restore_mean: bool) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        norm: Norm,
+        zero_init: bool,
+        restore_mean: bool,
+        checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         self.unet = UNet(2, 2, widths, norm, zero_init)
         self.restore_mean = restore_mean
+        self.checkpointing = checkpointing
 
     def forward(self, image: Tensor, context: Context) -> Denoised:
         channels, door = Door.enter(image)
-        return Denoised(door.leave(self.unet(channels), self.restore_mean))
+        return Denoised(door.leave(run(self.checkpointing, self.unet, channels), self.restore_mean))
 
 
 def e2e_varnet(
@@ -44,6 +54,8 @@ def e2e_varnet(
     zero_init: bool = True,
     restore_mean: bool = False,
     consistency: Consistency = "kspace",
+    sens_resolution: SensResolution = "full",
+    checkpointing: bool = False,
 ) -> Unrolled:
     """E2EVarNet with a U-Net of the given widths in each cascade.
 
@@ -56,6 +68,9 @@ def e2e_varnet(
         restore_mean: add the image's mean to each correction, as fastMRI does. A correction that starts at zero then
             starts at the mean instead, and every cascade takes it away and puts it back.
         consistency: see `morelib.nn.unrolled.Unrolled`.
+        sens_resolution: see `SensitivityNetwork`.
+        checkpointing: train in less memory and more time, see `morelib.nn.checkpointing`.
     """
-    denoisers = (UNetDenoiser(widths, norm, zero_init, restore_mean) for _ in range(cascades))
-    return Unrolled(denoisers, SensitivityNetwork(sens_widths, norm), consistency)
+    denoisers = (UNetDenoiser(widths, norm, zero_init, restore_mean, checkpointing) for _ in range(cascades))
+    sensitivity = SensitivityNetwork(sens_widths, norm, sens_resolution, checkpointing)
+    return Unrolled(denoisers, sensitivity, consistency)

@@ -45,7 +45,7 @@ def _unet_key(key: str, levels: int) -> str:
     """fastMRI's name of a U-Net parameter in ours.
 
     There a block is Sequential(conv, norm, activation, dropout, conv, ...): its convolutions are layers 0 and 4. Ours
-    has no dropout: 0 and 3.
+    has no dropout, and norm and activation are one: 0 and 2.
     """
     parts = key.split(".")
     if parts[0] == "down_sample_layers":
@@ -64,4 +64,4 @@ def _unet_key(key: str, levels: int) -> str:
 
 
 def _layer(index: str) -> str:
-    return {"0": "0", "4": "3"}[index]
+    return {"0": "0", "4": "2"}[index]

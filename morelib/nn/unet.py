@@ -1,19 +1,17 @@
-"""A U-Net in two halves, encoder and decoder, so that one encoder can serve several decoders."""
+"""A U-Net in two halves, encoder and decoder, so that one encoder can serve several decoders.
+
+Its input comes channels-last through the `Door`, and every layer keeps it so: on a processor such convolutions take
+half the time. Activations are computed in place: a convolution does not need its own output for the gradient.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Norm = Literal["none", "instance"]
-
-
-def _norm_and_activation(channels: int, norm: Norm) -> list[nn.Module]:
-    activation = nn.LeakyReLU(0.2)
-    return [nn.InstanceNorm2d(channels), activation] if norm == "instance" else [activation]
+from morelib.nn.activation import Activation, Norm
 
 
 class ConvBlock(nn.Sequential):
@@ -22,9 +20,9 @@ class ConvBlock(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__(
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            *_norm_and_activation(out_channels, norm),
+            Activation(norm),
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            *_norm_and_activation(out_channels, norm),
+            Activation(norm),
         )
 
 
@@ -67,7 +65,7 @@ class Decoder(nn.Module):
         super().__init__()
         steps = list(pairwise(reversed(widths)))
         self.up = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(i, o, 2, stride=2, bias=False), *_norm_and_activation(o, norm))
+            nn.Sequential(nn.ConvTranspose2d(i, o, 2, stride=2, bias=False), Activation(norm))
             for i, o in steps
         )
         self.blocks = nn.ModuleList(ConvBlock(2 * o, o, norm) for _, o in steps)

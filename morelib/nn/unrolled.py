@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from morelib.physics.consistency import HybridSense, kspace_step
+from morelib.physics.consistency import HybridSense
 from morelib.routing import PixelRouting, RoutingRecord
 
 Consistency = Literal["kspace", "image", "hard"]
@@ -111,12 +111,25 @@ class Unrolled(nn.Module):
         return Reconstruction(middle, tuple(record for record in records if record is not None) or None)
 
     def _unroll_kspace(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, Records]:
-        hybrid, memory, records = measured, None, []
-        for cascade in self.cascades:
-            denoised, record, memory = cascade(sense.combine(hybrid), Context(memory=memory))
-            # Eq. 2 in k-space: k - eta M (k - y) - F S D(S^H F^H k)
-            hybrid = kspace_step(hybrid, measured, sense.mask, cascade.eta) - sense.expand(denoised)
+        """E2EVarNet's k - eta M (k - y) - F S D(S^H F^H k), without keeping k: all that changes are two images.
+
+        What cascades add to k-space are images seen by the coils, so k = y - F S p + M F S d, where p sums up the
+        corrections and d what consistency took back of them at the measured columns. The image that the next denoiser
+        sees is S^H F^H k = S^H F^H y - S^H S p + S^H F^H M F S d: a cascade costs one normal operator.
+        """
+        zero_filled, coverage = sense.combine(measured), sense.coverage()
+        corrections, returned = torch.zeros_like(zero_filled), torch.zeros_like(zero_filled)
+        memory, records = None, []
+        for number, cascade in enumerate(self.cascades):
+            image = zero_filled - coverage * corrections
+            if number > 1:  # nothing has been returned before
+                image = image + sense.gram(returned)
+            denoised, record, memory = cascade(image, Context(memory=memory))
+            # Eq. 2 in k-space, with k - y = F S (d - p) at the measured columns
+            returned = returned + cascade.eta * (corrections - returned)
+            corrections = corrections + denoised
             records.append(record)
+        hybrid = measured - sense.expand(corrections) + sense.mask * sense.expand(returned)
         return sense.rss(hybrid), records
 
     def _unroll_image(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, Records]:

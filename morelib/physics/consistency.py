@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from morelib.physics.fourier import ifft1c
-from morelib.physics.sense import SenseOperator, combine, expand, rss
+from morelib.physics.sense import SenseOperator, expand, rss
 
 
 def image_step(image: Tensor, kspace: Tensor, operator: SenseOperator, eta: Tensor | float) -> Tensor:
@@ -45,6 +45,8 @@ class HybridSense:
 
     def __init__(self, sens_maps: Tensor, mask: Tensor) -> None:
         self.sens_maps = torch.fft.ifftshift(sens_maps, -1)
+        # Written out once: a product with a lazy conjugate would copy it each time.
+        self._conjugate = self.sens_maps.conj().resolve_conj()
         self.mask = torch.fft.ifftshift(mask, -1)
 
     @staticmethod
@@ -60,7 +62,11 @@ class HybridSense:
     def combine(self, hybrid: Tensor) -> Tensor:
         """S^H F^H of hybrid data: image (batch, y, x)."""
         coils = torch.fft.ifft(hybrid, dim=-1, norm="ortho")
-        return torch.fft.fftshift(combine(coils, self.sens_maps), -1)
+        return torch.fft.fftshift((self._conjugate * coils).sum(1), -1)
+
+    def coverage(self) -> Tensor:
+        """S^H S, real (batch, y, x): one where coils see something, zero elsewhere, for maps scaled as usual."""
+        return torch.fft.fftshift(rss(self.sens_maps).square(), -1)
 
     def gram(self, image: Tensor) -> Tensor:
         """S^H F^H M F S image: equal to `SenseOperator.gram`."""

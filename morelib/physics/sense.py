@@ -10,7 +10,11 @@ from morelib.physics.fourier import fft2c, ifft2c
 
 def rss(coils: Tensor, dim: int = 1) -> Tensor:
     """Root sum of squares of complex or real coil images over `dim`; real. Its gradient at zero is zero, not NaN."""
-    return torch.linalg.vector_norm(coils, dim=dim)
+    if not coils.is_complex():
+        return torch.linalg.vector_norm(coils, dim=dim)
+    # The magnitude of each complex number would be a square root that is then squared.
+    dim = dim if dim >= 0 else dim - 1
+    return torch.linalg.vector_norm(torch.view_as_real(coils), dim=(dim, -1))
 
 
 def expand(image: Tensor, sens_maps: Tensor) -> Tensor:
@@ -70,4 +74,4 @@ class SenseAdjoint:
 def normalise_maps(sens_maps: Tensor) -> Tensor:
     """Scale coil maps to a root sum of squares of one; a pixel that no coil sees stays zero, never NaN."""
     magnitude = rss(sens_maps).unsqueeze(1)
-    return torch.where(magnitude > 0, sens_maps / torch.where(magnitude > 0, magnitude, 1.0), 0.0)
+    return sens_maps * torch.where(magnitude > 0, 1 / torch.where(magnitude > 0, magnitude, 1.0), 0.0)
