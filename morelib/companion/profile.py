@@ -113,10 +113,17 @@ class Profile:
     split: Split
     mask: Masks
     model: NetworkSize
-    models: dict[str, dict[str, Any]]  # by name: further options of `build_model`
+    models: dict[str, dict[str, Any]]  # by arm: further options of `build_model`, and the arm's `network`
     seeds: tuple[int, ...]
     training: TrainConfig
     evaluation: Evaluation
+
+    def network(self, arm: str) -> str:
+        """The network that `arm` trains: what its entry in `models` says, else the one of its own name.
+
+        So one network may be trained several times, with other options: a dense one as large as MoRE, say.
+        """
+        return str(self.models.get(arm, {}).get("network", arm))
 
 
 def _folder() -> Path:

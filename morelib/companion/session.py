@@ -19,8 +19,9 @@ from morelib.errors import UserError
 from morelib.files import read_json, write_json
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from morelib.data import SliceDataset
-    from morelib.nn import Unrolled
     from morelib.training.fit import OnEpoch
 
 
@@ -113,15 +114,23 @@ class Companion:
         return best_device()
 
     def model_options(self, model: str) -> dict[str, Any]:
-        """Options of `build_model(model, ...)` under this profile."""
-        from morelib.nn.registry import options_of
+        """Options with which `build_model(self.profile.network(model), ...)` makes an arm of the profile.
 
-        known = options_of(model)
+        An arm is an entry of `models`, or any network. UserError for other names.
+        """
+        from morelib.nn.registry import NETWORKS, options_of
+
+        network = self.profile.network(model)
+        if network not in NETWORKS:
+            arms = ", ".join(dict.fromkeys((*self.profile.models, *NETWORKS)))
+            raise UserError(f"unknown model {network!r}; profile {self.profile.name} has {arms}")
+        known = options_of(network)
         shared = {name: value for name, value in asdict(self.profile.model).items() if name in known}
-        return shared | self.profile.models.get(model, {})
+        own = self.profile.models.get(model, {})
+        return shared | {name: value for name, value in own.items() if name != "network"}
 
     def run_folder(self, model: str, seed: int) -> Path:
-        """Where the training run of `model` with `seed` lives."""
+        """Where the training run of arm `model` with `seed` lives."""
         return self.runs / "models" / f"{model}-seed{seed}"
 
     def train(
@@ -133,8 +142,8 @@ class Companion:
         epochs: int | None = None,
         show_progress: bool = True,
         on_epoch: "OnEpoch | None" = None,
-    ) -> "Unrolled":
-        """Train `model`, or resume or load the run there is; the folder is `run_folder(model, seed)` by default.
+    ) -> "nn.Module":
+        """Train arm `model`, or resume or load the run there is; the folder is `run_folder(model, seed)` by default.
 
         A run on the profile's phantom is started afresh where settings or the library's numerical code changed
         since. On other data nothing is thrown away: UserError if the folder's run had other settings.
@@ -144,7 +153,7 @@ class Companion:
         made_here = folder is None and self._own_data is None and self.profile.data.phantom is not None
         folder = folder or self.run_folder(model, seed)
         config = replace(self.profile.training, seed=seed, epochs=epochs or self.profile.training.epochs)
-        options = self.model_options(model)
+        network, options = self.profile.network(model), self.model_options(model)
         about = {
             "profile": self.profile.reference,
             "data_root": str(self.data),
@@ -154,21 +163,23 @@ class Companion:
         }
         if made_here:
             stamp = folder / "made_by.json"
-            made_by = digest(options, config.to_dict(), about, library_hash(*NUMERICAL_ROOMS), versions())
+            made_by = digest(
+                network, options, config.to_dict(), about, library_hash(*NUMERICAL_ROOMS), versions()
+            )
             if folder.is_dir() and read_json(stamp) != made_by:
                 shutil.rmtree(folder)
             write_json(stamp, made_by)
         started, card = time.monotonic(), folder / "run_card.json"
         train_set, val_set = self.dataset("train", seed=seed), self.dataset("val")
         trained = train(
-            model, options, train_set, val_set, config, folder,
+            network, options, train_set, val_set, config, folder,
             about=about, show_progress=show_progress, on_epoch=on_epoch,
         )  # fmt: skip
         if not card.is_file():
             write_json(card, self.run_card([seed], wall_s=time.monotonic() - started))
         return trained
 
-    def trained(self, model: str, seed: int) -> "Unrolled":
+    def trained(self, model: str, seed: int) -> "nn.Module":
         """The network that `train` left, in evaluation mode. UserError where there is none yet."""
         from morelib.training import load_run
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from morelib.data.volume import CATEGORY_NAMES, SIMULATED, SYNTHETIC
 from morelib.evaluation import paper_table
+from morelib.evaluation.cost import Cost
 from morelib.evaluation.scores import VolumeScore
 from morelib.evaluation.statistics import (
     ALL,
@@ -159,6 +160,34 @@ def seed_table(systems: Mapping[str, Runs]) -> Table:
         rows.append((name, *cells, str(len(runs))))
     caption = "Mean of the categories; ± is the standard deviation over training seeds, not over patients."
     return Table(("", "SSIM (%)", "PSNR (dB)", "seeds"), tuple(rows), caption + _origin_note(systems))
+
+
+def cost_table(costs: Mapping[str, Cost], trained: Mapping[str, str], reference: str, caption: str) -> Table:
+    """One row per network: size, work, time in multiples of that of `reference`, memory, how long it was trained."""
+    header = (
+        "",
+        "parameters",
+        "of these run",
+        "GFLOP",
+        f"time,\n{reference} = 1",
+        "memory,\nforward",
+        "memory,\ntraining",
+        "trained",
+    )
+    rows = tuple(
+        (
+            name,
+            f"{cost.parameters:,}",
+            f"{cost.active:,}",
+            f"{cost.operations / 1e9:.2f}",
+            f"{cost.seconds / costs[reference].seconds:.2f}",
+            f"{cost.memory / 1e6:.1f} MB",
+            f"{cost.training_memory / 1e6:.1f} MB",
+            trained[name],
+        )
+        for name, cost in costs.items()
+    )
+    return Table(header, rows, caption)
 
 
 def beats(systems: Mapping[str, Runs], system: str, reference: str) -> dict[str, bool]:

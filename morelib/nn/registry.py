@@ -5,15 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 from morelib.errors import UserError
-from morelib.nn import e2e_varnet, hifi_mamba, more, promptmr_plus
-from morelib.nn.unrolled import Unrolled
+from morelib.nn import controls, e2e_varnet, hifi_mamba, more, promptmr_plus
 
-# name: (factory, presets)
-NETWORKS: dict[str, tuple[Callable[..., Unrolled], dict[str, dict[str, Any]]]] = {
+# name: (factory, presets). All are an `Unrolled` but `image_unet`, which has no cascades and is called like one.
+NETWORKS: dict[str, tuple[Callable[..., Any], dict[str, dict[str, Any]]]] = {
     "e2e_varnet": (e2e_varnet.e2e_varnet, e2e_varnet.PRESETS),
     "more": (more.more, more.PRESETS),
     "promptmr_plus": (promptmr_plus.promptmr_plus, promptmr_plus.PRESETS),
     "hifi_mamba_v2": (hifi_mamba.hifi_mamba_v2, hifi_mamba.PRESETS),
+    "gated_dense": (controls.gated_dense, {}),
+    "image_unet": (controls.image_unet, {}),
 }
 
 
@@ -22,8 +23,8 @@ def options_of(name: str) -> tuple[str, ...]:
     return tuple(inspect.signature(_network(name)[0]).parameters)
 
 
-def build_model(name: str, *, preset: str | None = None, **options: Any) -> Unrolled:
-    """Build a network by name; options given override those of the preset.
+def build_model(name: str, *, preset: str | None = None, **options: Any) -> Any:
+    """Build a network by name; options given override those of the preset. The class depends on the name.
 
     Raises:
         UserError: unknown name, preset or option; the line lists the known ones.
@@ -34,7 +35,8 @@ def build_model(name: str, *, preset: str | None = None, **options: Any) -> Unro
     """
     factory, presets = _network(name)
     if preset is not None and preset not in presets:
-        raise UserError(f"unknown preset {preset!r} of model {name}; known presets are {', '.join(presets)}")
+        known_presets = ", ".join(presets) or "none"
+        raise UserError(f"unknown preset {preset!r} of model {name}; known presets are {known_presets}")
     known = options_of(name)
     if unknown := sorted(set(options) - set(known)):
         raise UserError(
@@ -43,7 +45,7 @@ def build_model(name: str, *, preset: str | None = None, **options: Any) -> Unro
     return factory(**{**(presets[preset] if preset else {}), **options})
 
 
-def _network(name: str) -> tuple[Callable[..., Unrolled], dict[str, dict[str, Any]]]:
+def _network(name: str) -> tuple[Callable[..., Any], dict[str, dict[str, Any]]]:
     if name not in NETWORKS:
         raise UserError(f"unknown model {name!r}; known models are {', '.join(NETWORKS)}")
     return NETWORKS[name]

@@ -98,7 +98,7 @@ class Unrolled(nn.Module):
         Returns:
             The root-sum-of-squares magnitude (batch, y, x), and the routing records if denoisers route.
         """
-        _check(kspace, mask, self.adjacent)
+        check_input(kspace, mask, self.adjacent)
         if sens_maps is None:
             sens_maps = self.sensitivity(kspace, mask, n_acs)
         if self.adjacent > 1:
@@ -154,7 +154,7 @@ class Unrolled(nn.Module):
         return image.abs(), records
 
 
-def _check(kspace: Tensor, mask: Tensor, adjacent: int) -> None:
+def check_input(kspace: Tensor, mask: Tensor, adjacent: int) -> None:
     if adjacent > 1 and (kspace.ndim != 5 or kspace.shape[1] != adjacent):
         raise ValueError(
             f"kspace must be (batch, {adjacent} adjacent slices, coil, y, x), not {tuple(kspace.shape)};"

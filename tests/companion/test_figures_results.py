@@ -11,7 +11,17 @@ import torch
 from morelib.companion.figures.embeddings import tsne_figure, usage_figure
 from morelib.companion.figures.images import Panel, image_grid
 from morelib.companion.figures.results import gain_by_volume, reconstruction_figure
-from morelib.companion.figures.training import loss_curves, read_log, router_curves, summary, usage_curves
+from morelib.companion.figures.style import SYSTEM_COLOURS, SYSTEM_NAMES, system_name
+from morelib.companion.figures.training import (
+    loss_curves,
+    read_log,
+    router_curves,
+    summary,
+    trained_for,
+    training_table,
+    usage_curves,
+)
+from morelib.companion.profile import load_profile, profile_names
 from morelib.data import SliceDataset, find_volumes
 from morelib.evaluation import VolumeScore, ZeroFilled
 from morelib.evaluation.routing import CollectedRouting
@@ -40,11 +50,32 @@ def test_summary_tells_the_best_epoch_and_the_last_usage() -> None:
     }  # fmt: skip
 
 
+def test_runs_of_several_seeds_are_told_one_by_one_and_together() -> None:
+    runs = [summary(LOG), summary(LOG[:2])]
+    assert trained_for(runs) == "2 to 3 epochs,\n20 to 30 steps"
+    assert trained_for(runs[:1]) == "3 epochs,\n30 steps"
+    rows = training_table({"more": runs}, (0, 7), "Runs.").rows
+    assert [row[0] for row in rows] == ["MoRE, seed 0", "MoRE, seed 7"]
+    assert rows[1][1:] == ("2", "20", "2", "70.00 %", "6 s")
+
+
+def test_every_arm_of_the_profiles_has_a_name_and_a_colour() -> None:
+    for name in profile_names():
+        arms = set(load_profile(name).models)
+        assert arms <= set(SYSTEM_NAMES)
+        assert arms <= set(SYSTEM_COLOURS)
+    assert len(set(SYSTEM_COLOURS.values())) == len(SYSTEM_COLOURS)
+    assert system_name("mine") == "mine"
+
+
 def test_curves_hold_the_log() -> None:
     losses = loss_curves({"e2e_varnet": [LOG], "more": [LOG, LOG]}, zero_filled=0.6)
     assert len(losses.data) == 2 * 3
     assert list(losses.data[1].y) == [0.5, 0.3, 0.4]
     assert losses.layout.shapes[0].y0 == 0.6
+    alone = loss_curves({"e2e_varnet": [LOG], "mine": [LOG]}, zero_filled=0.6, training=False)
+    assert [tuple(trace.y) for trace in alone.data] == [(0.5, 0.3, 0.4)] * 2
+    assert [trace.name for trace in alone.data] == ["E2EVarNet", "mine"]
     assert len(router_curves(LOG).data) == 3 + 2
     usage = usage_curves(LOG)
     assert [tuple(trace.y) for trace in usage.data] == [(2.0,) * 3, (1.0,) * 3, (1.9,) * 3, (1.0,) * 3]

@@ -12,6 +12,7 @@ from morelib.data import CATEGORIES
 from morelib.data.manifest import manifest_path, read_manifest
 from morelib.errors import UserError
 from morelib.nn import build_model
+from morelib.nn.count import count_parameters
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,8 +26,31 @@ def test_the_four_profiles_parse_and_their_networks_can_be_built() -> None:
         assert profile.seeds
         companion = Companion(profile, ROOT)
         with torch.device("meta"):
-            for network in profile.models:
-                build_model(network, **companion.model_options(network))
+            for arm in profile.models:
+                build_model(profile.network(arm), **companion.model_options(arm))
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_controls_are_as_large_as_what_they_control_for(name: str) -> None:
+    companion = Companion(name, ROOT)
+    with torch.device("meta"):
+        models = {
+            arm: build_model(companion.profile.network(arm), **companion.model_options(arm))
+            for arm in ("e2e_varnet", "more", "dense_active", "dense_total", "image_unet")
+        }
+    size = {arm: count_parameters(model) for arm, model in models.items()}
+    total, active = size["more"]
+    assert size["dense_active"] == (pytest.approx(active, rel=0.03),) * 2
+    assert size["dense_total"] == (pytest.approx(total, rel=0.03),) * 2
+    assert size["image_unet"] == (pytest.approx(size["e2e_varnet"][0], rel=0.03),) * 2
+    for arm in ("dense_active", "dense_total", "image_unet"):
+        ratios = [
+            w / b
+            for w, b in zip(
+                companion.profile.models[arm]["widths"], companion.profile.model.widths, strict=True
+            )
+        ]
+        assert max(ratios) / min(ratios) < 1.07
 
 
 def test_the_paper_profile_is_the_paper() -> None:

@@ -20,7 +20,10 @@ data: {{phantom: {{volumes_per_category: 3, size: 32, coils: 2, slices: 1, seed:
 split: {{train: 0.34, val: 0.33, test: 0.33, seed: 0}}
 mask: {{brain: equispaced, knee: random, acceleration: 4, center_fraction: 0.1}}
 model: {{cascades: 1, widths: [4, 6], sens_widths: [4, 6]}}
-models: {{e2e_varnet: {{}}, more: {{n_experts: 2, top_k: 1}}}}
+models:
+  e2e_varnet: {{}}
+  more: {{n_experts: 2, top_k: 1}}
+  wide: {{network: e2e_varnet, widths: [6, 8]}}
 seeds: [0]
 training: {{epochs: {epochs}}}
 evaluation: {{bootstrap_samples: 100}}
@@ -82,6 +85,26 @@ def test_only_more_gets_the_experts(root: Path) -> None:
     tiny = companion(root)
     dense = tiny.model_options("e2e_varnet")
     assert tiny.model_options("more") == {**dense, "n_experts": 2, "top_k": 1}
+
+
+def test_an_arm_is_a_network_under_a_name_of_its_own(root: Path) -> None:
+    tiny = companion(root)
+    assert tiny.profile.network("wide") == "e2e_varnet"
+    assert tiny.model_options("wide") == {**tiny.model_options("e2e_varnet"), "widths": [6, 8]}
+    tiny.train("wide", 0, show_progress=False)
+    model, config = load_run(tiny.run_folder("wide", 0))
+    assert tiny.run_folder("wide", 0).name == "wide-seed0"
+    options = json.loads(json.dumps(tiny.model_options("wide")))
+    assert config["model"] == {"name": "e2e_varnet", "options": options}
+    assert model.cascades[0].denoiser.unet.decoder.last.in_channels == 6
+    assert tiny.trained_seeds("wide") == [0]
+
+
+def test_an_unknown_arm_is_answered_with_the_known_ones(root: Path) -> None:
+    with pytest.raises(
+        UserError, match="unknown model 'narrow'; profile tiny has e2e_varnet, more, wide, promptmr"
+    ):
+        companion(root).train("narrow", 0)
 
 
 def test_real_data_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

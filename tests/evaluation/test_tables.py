@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from morelib.data.volume import CATEGORIES
+from morelib.evaluation.cost import Cost
 from morelib.evaluation.scores import VolumeScore
 from morelib.evaluation.statistics import compare
 from morelib.evaluation.tables import (
@@ -13,6 +14,7 @@ from morelib.evaluation.tables import (
     against_table,
     beats,
     comparison_table,
+    cost_table,
     paper_results_table,
     results_table,
     seed_table,
@@ -124,3 +126,11 @@ def test_every_other_system_is_set_against_the_reference(systems: dict[str, list
     assert [row[1] for row in table.rows] == ["-11.00", "-0.50"]
     assert [row[4] for row in table.rows] == ["-30.00", "+10.00"]
     assert "14 volumes of 2 patients" in table.caption and table.caption.endswith("Synthetic data (phantom).")
+
+
+def test_cost_table_gives_time_in_multiples_of_the_reference() -> None:
+    costs = {"a": Cost(1000, 1000, 2 * 10**9, 0.5, 10**6, 2 * 10**6), "b": Cost(2500, 1500, 10**9, 1.0, 0, 0)}
+    table = cost_table(costs, {"a": "6 epochs", "b": "2 epochs"}, "a", "Cost.")
+    assert table.rows[0] == ("a", "1,000", "1,000", "2.00", "1.00", "1.0 MB", "2.0 MB", "6 epochs")
+    assert table.rows[1][1:5] == ("2,500", "1,500", "1.00", "2.00")
+    assert len(table.header) == len(table.rows[1])

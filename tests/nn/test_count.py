@@ -17,6 +17,15 @@ def test_active_parameters_grow_by_one_decoder_per_chosen_expert(top_k: int) -> 
     assert total - active == 2 * decoder * (5 - top_k)
 
 
-def test_a_dense_network_runs_whole() -> None:
-    total, active = count_parameters(build_model("e2e_varnet", **SMALL))
-    assert total == active
+@pytest.mark.parametrize("name", ["e2e_varnet", "gated_dense", "image_unet"])
+def test_a_network_without_experts_runs_whole(name: str) -> None:
+    size = SMALL if name != "image_unet" else {"widths": (4, 6, 8)}
+    model = build_model(name, **size)
+    assert count_parameters(model) == (sum(p.numel() for p in model.parameters()),) * 2
+
+
+def test_a_gated_dense_network_is_a_more_with_one_expert() -> None:
+    gated, one = (
+        build_model(n, **SMALL, **o) for n, o in (("gated_dense", {}), ("more", {"n_experts": 1, "top_k": 1}))
+    )
+    assert count_parameters(gated) == count_parameters(one)

@@ -22,9 +22,22 @@ SYSTEM_NAMES = {
     "tv_sense": "TV-SENSE",
     "e2e_varnet": "E2EVarNet",
     "more": "MoRE",
+    "gated_dense": "Gated dense",
+    "dense_active": "Dense, MoRE's active size",
+    "dense_total": "Dense, MoRE's total size",
+    "image_unet": "Image U-Net",
+    "dense_acs": "E2EVarNet, coarse maps",
     "promptmr_plus": "PromptMR+",
     "hifi_mamba_v2": "HiFi-MambaV2",
 }
+
+# Those that are trained; what belongs to MoRE is never red in one figure and blue in the next.
+SYSTEM_COLOURS = dict(zip(list(SYSTEM_NAMES)[3:], (*COLOURS, "#6A51A3"), strict=True))
+
+
+def system_name(arm: str) -> str:
+    """What a reader is told. Arms of a profile of one's own go by the name they have there."""
+    return SYSTEM_NAMES.get(arm, arm)
 
 
 def layout(figure: go.Figure, *, height: int = 360, **options: object) -> go.Figure:

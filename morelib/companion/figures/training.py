@@ -8,7 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from morelib.companion.figures.style import COLOURS, SYSTEM_NAMES, layout
+from morelib.companion.figures.style import COLOURS, SYSTEM_COLOURS, layout, system_name
+from morelib.evaluation import Table
 
 Log = Sequence[Mapping[str, Any]]
 
@@ -31,22 +32,50 @@ def summary(log: Log) -> dict[str, Any]:
     }
 
 
-def loss_curves(logs: Mapping[str, Sequence[Log]], zero_filled: float) -> go.Figure:
-    """Training and validation 1 - SSIM over epochs of each system's runs; the zero-filled loss as a dashed line."""
+def trained_for(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """How long the runs of one system took, in epochs and steps; the range where seeds stopped at different times."""
+    return ",\n".join(_range([one[unit] for one in summaries], unit) for unit in ("epochs", "steps"))
+
+
+def _range(numbers: Sequence[int], unit: str) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def training_table(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence[int], caption: str
+) -> Table:
+    """One row per run, from the `summary` of each system's runs by seed."""
+    header = ("run", "epochs", "steps", "best epoch", "validation SSIM", "time")
+    rows = tuple(
+        (
+            f"{system_name(system)}, seed {seed}",
+            *(str(run[key]) for key in ("epochs", "steps", "best_epoch")),
+            f"{100 * (1 - run['val_ssim_loss']):.2f} %",
+            f"{run['seconds']:.0f} s",
+        )
+        for system, summaries in runs.items()
+        for seed, run in zip(seeds, summaries, strict=True)
+    )
+    return Table(header, rows, caption)
+
+
+def loss_curves(logs: Mapping[str, Sequence[Log]], zero_filled: float, training: bool = True) -> go.Figure:
+    """Validation 1 - SSIM over epochs of each system's runs, and that of training; zero-filled as a dashed line."""
     figure = go.Figure()
-    for colour, (system, runs) in zip(COLOURS, logs.items(), strict=False):
+    for system, runs in logs.items():
         for number, log in enumerate(runs):
             epochs = [line["epoch"] + 1 for line in log]
             for key, dash, name in (
                 ("train_ssim_loss", "dot", "training"),
                 ("val_ssim_loss", "solid", "validation"),
-            ):
+            )[not training :]:
                 figure.add_scatter(
                     x=epochs,
                     y=[line[key] for line in log],
                     mode="lines+markers",
-                    line={"color": colour, "dash": dash},
-                    name=f"{SYSTEM_NAMES[system]}, {name}",
+                    line={"color": SYSTEM_COLOURS.get(system, "#555"), "dash": dash},
+                    name=f"{system_name(system)}, {name}" if training else system_name(system),
                     legendgroup=f"{system}-{key}",
                     showlegend=number == 0,
                 )
