@@ -155,6 +155,7 @@ class Unrolled(nn.Module):
 
 
 def check_input(kspace: Tensor, mask: Tensor, adjacent: int) -> None:
+    """ValueError unless both are what `Unrolled.forward` asks for."""
     if adjacent > 1 and (kspace.ndim != 5 or kspace.shape[1] != adjacent):
         raise ValueError(
             f"kspace must be (batch, {adjacent} adjacent slices, coil, y, x), not {tuple(kspace.shape)};"

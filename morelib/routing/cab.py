@@ -1,5 +1,6 @@
 """The channel-attention block: two convolutions whose output channels are rescaled by what the channels hold."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -34,3 +35,23 @@ class ChannelAttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = self.body(x)
         return x + self.attention(features) * features
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """The mean of `forward(x)` over (y, x), (batch, channels), exactly, without the second convolution's maps.
+
+        Each tap of a kernel sees a window of the convolution's input: all of it but for a row or a column at the rim,
+        where the padding is. So the mean of the output is linear in the sums of the input over nine windows.
+        """
+        first, activation, second = self.body
+        assert isinstance(second, nn.Conv2d)  # which nn.Sequential does not tell type checkers
+        pixels = activation(first(x)).movedim(1, -1).flatten(1, 2)
+        sums = _windows(x) @ pixels
+        mean = torch.einsum("bwc,ocw->bo", sums, second.weight.flatten(2)) / pixels.shape[1]
+        scale = self.attention[1:](mean[..., None, None]).flatten(1)
+        return x.mean((-2, -1)) + scale * mean
+
+
+def _windows(x: Tensor) -> Tensor:
+    """The pixels that each tap of a 3x3 kernel sees of x (batch, channels, y, x) padded by zeros, as (9, y * x)."""
+    seen_y, seen_x = (x.new_ones(3, n).tril(n - 2).triu(-1) for n in x.shape[-2:])
+    return torch.einsum("iy,jx->ijyx", seen_y, seen_x).flatten(2).flatten(0, 1)

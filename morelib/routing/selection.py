@@ -32,4 +32,6 @@ def select_top_k(gates: Tensor, k: int, tau: float = 0.0, generator: torch.Gener
 
 def expert_counts(selected: Tensor, n_experts: int) -> Tensor:
     """How often each expert was chosen: float (n_experts,), from int64 `selected` (batch, k)."""
-    return torch.bincount(selected.flatten(), minlength=n_experts).float()
+    # Not torch.bincount, which makes a GPU's host wait.
+    experts = torch.arange(n_experts, device=selected.device)
+    return (selected.flatten() == experts.unsqueeze(-1)).sum(-1).float()

@@ -1,11 +1,14 @@
-"""Running only the chosen experts gives what running all of them gives, in value and gradient."""
+"""All ways of running the chosen experts give what running every expert gives, in value and gradient."""
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from morelib.routing.dispatch import mix_all_experts, mix_experts
 from morelib.routing.selection import select_top_k
+
+ways = pytest.mark.parametrize("gather", [False, True], ids=["modules", "gathered"])
 
 
 class Toy(nn.Module):
@@ -13,43 +16,63 @@ class Toy(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 2, 3, padding=1, dtype=torch.float64)
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.GELU(), nn.Conv2d(4, 2, 1, bias=False))
         self.samples = 0
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         self.samples += len(inputs[0])
-        return self.conv(inputs[0]) * inputs[1]
+        return self.body(inputs[0]) * inputs[1]
 
 
-@pytest.mark.parametrize("top_k", [1, 2, 4])
-@pytest.mark.parametrize("batch", [1, 5])
-def test_sparse_equals_dense(top_k: int, batch: int) -> None:
+def _case(n: int, batch: int) -> tuple[nn.ModuleList, list[Tensor], Tensor]:
     torch.manual_seed(0)
-    experts = nn.ModuleList(Toy() for _ in range(4))
-    inputs = [torch.randn(batch, 3, 6, 5, dtype=torch.float64, requires_grad=True) for _ in range(1)]
-    inputs.append(torch.randn(batch, 1, 6, 5, dtype=torch.float64, requires_grad=True))
-    weights = torch.randn(batch, 4, dtype=torch.float64).softmax(-1).requires_grad_()
-    selected = select_top_k(weights, top_k)
-    leaves = [*inputs, weights, *experts.parameters()]
+    experts = nn.ModuleList(Toy() for _ in range(n)).double()
+    inputs = [torch.randn(batch, channels, 6, 5, dtype=torch.float64) for channels in (3, 1)]
+    return experts, inputs, torch.randn(batch, n, dtype=torch.float64).softmax(-1)
+
+
+@ways
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (4, 1), (4, 2), (4, 4), (8, 1), (8, 3)])
+def test_running_the_chosen_equals_running_all(n: int, k: int, batch: int, gather: bool) -> None:
+    experts, inputs, weights = _case(n, batch)
+    leaves = [x.requires_grad_() for x in (*inputs, weights)] + list(experts.parameters())
+    selected = select_top_k(weights, k)
     results = []
-    for mix in (mix_experts, mix_all_experts):
-        output = mix(list(experts), inputs, weights, selected)  # type: ignore[arg-type]
-        gradients = torch.autograd.grad(output.square().sum(), leaves, allow_unused=True)
+    for output in (
+        mix_experts(experts, inputs, weights, selected, gather),
+        mix_all_experts(experts, inputs, weights, selected),
+    ):
         results.append(
             [
                 output,
-                *(torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True)),
+                *torch.autograd.grad(
+                    output.square().sum(), leaves, allow_unused=True, materialize_grads=True
+                ),
             ]
         )
     for sparse, dense in zip(*results, strict=True):
         torch.testing.assert_close(sparse, dense, rtol=0, atol=1e-12)
 
 
-def test_only_the_chosen_run_and_the_others_get_no_gradient() -> None:
-    experts = nn.ModuleList(Toy() for _ in range(4))
-    inputs = [torch.randn(3, 3, 4, 4, dtype=torch.float64), torch.ones(3, 1, 4, 4, dtype=torch.float64)]
-    weights = torch.full((3, 4), 0.25, dtype=torch.float64)
+@ways
+def test_only_the_chosen_run_and_the_others_get_no_gradient_or_zeros(gather: bool) -> None:
+    experts, inputs, weights = _case(4, 3)
     selected = torch.tensor([[2], [0], [2]])
-    mix_experts(list(experts), inputs, weights, selected).sum().backward()  # type: ignore[arg-type]
-    assert [expert.samples for expert in experts] == [1, 0, 2, 0]  # type: ignore[union-attr]
-    assert [expert.conv.weight.grad is None for expert in experts] == [False, True, False, True]  # type: ignore[union-attr]
+    mix_experts(experts, inputs, weights, selected, gather).sum().backward()
+    counts = [expert.samples for expert in experts]
+    assert counts == ([3, 0, 0, 0] if gather else [1, 0, 2, 0])  # gathered weights run in the first module
+    gradients = [expert.body[0].weight.grad for expert in experts]
+    assert all(gradients[i].abs().max() > 0 for i in (0, 2))
+    for i in (1, 3):
+        assert gradients[i].abs().max() == 0 if gather else gradients[i] is None
+
+
+def test_gathering_never_looks_at_a_value() -> None:
+    """Fake tensors have none: what would copy one to the host raises."""
+    experts, inputs, weights = _case(4, 3)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        selected = select_top_k(weights, 2, tau=1.0)
+        mix_experts(experts, inputs, weights, selected, gather=True).sum().backward()
+        with pytest.raises(RuntimeError, match="_local_scalar_dense"):
+            mix_experts(experts, inputs, weights, selected, gather=False)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from morelib.routing import Router, SampleRouting
+from morelib.routing.cab import ChannelAttentionBlock
 from morelib.routing.cache import InputCache
 from morelib.routing.router import router_input
 
@@ -57,6 +58,34 @@ def test_reduced_width_has_fewer_parameters() -> None:
         return sum(parameter.numel() for parameter in module.parameters())
 
     assert count(_router(width=4)) < count(_router())
+
+
+@pytest.mark.parametrize("size", [(9, 7), (1, 5), (2, 1)])
+def test_the_pooled_block_is_the_mean_of_the_block_in_value_and_gradient(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    block = ChannelAttentionBlock(6).double()
+    x = torch.randn(3, 6, *size, dtype=torch.float64, requires_grad=True)
+    results = []
+    for pooled in (block.pooled(x), block(x).mean((-2, -1))):
+        results.append([pooled, *torch.autograd.grad(pooled.square().sum(), [x, *block.parameters()])])
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_does_not_reach_the_router(dtype: torch.dtype) -> None:
+    """Features may come in a short format; what is made of them has the precision of the weights."""
+    router = _router()
+    features = [[level.to(dtype) for level in _features(8, seed=seed)] for seed in range(2)]
+    records = []
+    for enabled in (False, True):
+        routing = SampleRouting(top_k=2, cached_inputs=4)
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            for batch in features:
+                weights, record = routing(router, batch, training=True)
+        records.append([weights, *record[:4], *record.losses])
+    assert records[1][1].dtype == torch.float32
+    assert all(torch.equal(*pair) for pair in zip(*records, strict=True))
 
 
 def test_standardising_survives_a_batch_of_one_without_cache() -> None:
