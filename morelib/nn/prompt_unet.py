@@ -53,6 +53,7 @@ class Prompt(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         weights = self.choose(features.mean((-2, -1))).softmax(-1)
         prompt = torch.einsum("bn,ncyx->bcyx", weights, self.images)
+        prompt = prompt.contiguous(memory_format=torch.channels_last)
         return self.smooth(F.interpolate(prompt, features.shape[-2:], mode="bilinear", align_corners=False))
 
 
@@ -205,7 +206,9 @@ class ComplexPromptUNet(nn.Module):
         x = (x - mean) / torch.where(std > 0, std, 1.0)
         pad_y, pad_x = -height % self.unet.size_multiple, -width % self.unet.size_multiple
         top, left = pad_y // 2, pad_x // 2
-        x, history = self.unet(F.pad(x, (left, pad_x - left, top, pad_y - top)), history)
+        x = F.pad(x, (left, pad_x - left, top, pad_y - top))
+        # Channels together, as a processor convolves; all layers keep it so.
+        x, history = self.unet(x.contiguous(memory_format=torch.channels_last), history)
         # Under mixed precision the U-Net ends in a short format, which complex numbers do not have.
         x = x[..., top : top + height, left : left + width].to(std.dtype) * std
         if self.restore_mean:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from morelib.errors import UserError
 from morelib.nn import checkpointing as activations
 from morelib.nn.prompt_unet import ComplexPromptUNet, History, PromptUNet
-from morelib.nn.sensitivity import acs_of
+from morelib.nn.sensitivity import acs_of, in_groups
 from morelib.nn.unrolled import Context, Denoised, Unrolled
 from morelib.physics.fourier import ifft2c
 from morelib.physics.sense import normalise_maps
@@ -97,7 +97,7 @@ class PromptSensitivityNetwork(nn.Module):
     Args:
         unet: takes and gives as many images as slices it looks at together: `adjacent` of them or one.
         share_adjacent: the adjacent slices of a coil go in together. Coil maps are smooth along the slice axis too.
-        checkpointing: as in `morelib.nn.checkpointing`, coil after coil: the activations of one coil at a time.
+        checkpointing: as in `morelib.nn.checkpointing`, the activations of a few coils at a time.
     """
 
     def __init__(self, unet: ComplexPromptUNet, share_adjacent: bool, checkpointing: bool) -> None:
@@ -121,10 +121,7 @@ class PromptSensitivityNetwork(nn.Module):
             images = images.flatten(0, 1).unsqueeze(1)
         # A coil is a sample, its slices are the channels: (samples, coil, slices, y, x).
         images = images.transpose(1, 2)
-        if self.checkpointing:
-            maps = torch.stack([activations.run(True, self._maps, coil) for coil in images.unbind(1)], 1)
-        else:
-            maps = self._maps(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        maps = in_groups(self._maps, images.flatten(0, 1), self.checkpointing).unflatten(0, images.shape[:2])
         return normalise_maps(maps).transpose(1, 2).reshape(kspace.shape)
 
     def _maps(self, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The sensitivity network: coil maps from the fully sampled centre of k-space (E2EVarNet, Sriram 2020)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -48,7 +48,7 @@ class SensitivityNetwork(nn.Module):
         resolution: `full` looks at the ACS on the grid of the image, as fastMRI does, which can cost half of the
             reconstruction. `acs` crops k-space to a quarter along both axes first: nothing is lost along x, where the
             ACS is narrower than that. The U-Net runs on a sixteenth of the pixels; its maps are interpolated.
-        checkpointing: see `morelib.nn.checkpointing`; coil after coil, the activations of a few at a time.
+        checkpointing: see `morelib.nn.checkpointing`; the activations of a few coils at a time.
     """
 
     def __init__(
@@ -70,8 +70,7 @@ class SensitivityNetwork(nn.Module):
         if self.resolution == "acs":
             acs = centre_crop(acs, (max(height // 4, LEAST), max(width // 4, LEAST)))
         images = ifft2c(acs).flatten(0, 1)
-        groups = [run(self.checkpointing, self._maps, some) for some in images.split(_at_once(images))]
-        maps = torch.cat(groups).unflatten(0, kspace.shape[:2])
+        maps = in_groups(self._maps, images, self.checkpointing).unflatten(0, kspace.shape[:2])
         if self.resolution == "acs":
             maps = interpolate(maps, (height, width))
         return normalise_maps(maps)
@@ -81,9 +80,14 @@ class SensitivityNetwork(nn.Module):
         return door.leave(self.unet(channels))
 
 
-def _at_once(images: Tensor) -> int:
-    """How many coils go through the U-Net together: on a processor as many as its cache may hold."""
-    return max(CACHED_PIXELS // images[0].numel(), 1) if images.device.type == "cpu" else len(images)
+def in_groups(function: Callable[[Tensor], Tensor], images: Tensor, checkpointing: bool) -> Tensor:
+    """`function` of images (n, ...), a few at a time where that is better: on a processor, whose cache holds few.
+
+    With `checkpointing` everywhere, so that the activations of a few are held at a time.
+    """
+    few = checkpointing or images.device.type == "cpu"
+    at_once = max(CACHED_PIXELS // images[0].numel(), 1) if few else len(images)
+    return torch.cat([run(checkpointing, function, group) for group in images.split(at_once)])
 
 
 def interpolate(image: Tensor, size: tuple[int, int]) -> Tensor:

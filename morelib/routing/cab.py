@@ -1,6 +1,7 @@
 """The channel-attention block: two convolutions whose output channels are rescaled by what the channels hold."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -34,7 +35,15 @@ class ChannelAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.body(x)
-        return x + self.attention(features) * features
+        scale = self._scale(features.mean((-2, -1)))
+        return torch.addcmul(x, scale[..., None, None], features)
+
+    def _scale(self, mean: Tensor) -> Tensor:
+        """The attention of channel means (batch, channels): 1x1 convolutions of single pixels, as matrix products."""
+        _, squeeze, _, excite, _ = self.attention
+        assert isinstance(squeeze, nn.Conv2d) and isinstance(excite, nn.Conv2d)  # for type checkers
+        inner = F.linear(mean, squeeze.weight.flatten(1)).relu()
+        return F.linear(inner, excite.weight.flatten(1)).sigmoid()
 
     def pooled(self, x: Tensor) -> Tensor:
         """The mean of `forward(x)` over (y, x), (batch, channels), exactly, without the second convolution's maps.
@@ -47,8 +56,7 @@ class ChannelAttentionBlock(nn.Module):
         pixels = activation(first(x)).movedim(1, -1).flatten(1, 2)
         sums = _windows(x) @ pixels
         mean = torch.einsum("bwc,ocw->bo", sums, second.weight.flatten(2)) / pixels.shape[1]
-        scale = self.attention[1:](mean[..., None, None]).flatten(1)
-        return x.mean((-2, -1)) + scale * mean
+        return x.mean((-2, -1)) + self._scale(mean) * mean
 
 
 def _windows(x: Tensor) -> Tensor:
