@@ -18,11 +18,12 @@ class Activation(nn.Module):
         super().__init__()
         self.norm = norm
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, y, x), the output of a convolution, which is lost."""
+    def forward(self, x: Tensor, channels: int | None = None) -> Tensor:
+        """(batch, channels, y, x), the output of a convolution, which is lost; of it the first `channels` or all."""
         if self.norm == "none":
-            return F.leaky_relu_(x, SLOPE)
-        out: Tensor = _InstanceNormLeakyReLU.apply(x)
+            F.leaky_relu_(x[:, :channels], SLOPE)
+            return x
+        out: Tensor = _InstanceNormLeakyReLU.apply(x, channels)
         return out
 
 
@@ -34,24 +35,26 @@ class _InstanceNormLeakyReLU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x.sub_(_mean(x))
-        rstd = (_mean(x * x) + EPS).rsqrt()
-        x.mul_(rstd)
-        F.leaky_relu_(x, SLOPE)
+    def forward(ctx: Any, x: Tensor, channels: int | None) -> Tensor:
+        part = x[:, :channels]
+        part.sub_(_mean(part))
+        rstd = (_mean(part * part) + EPS).rsqrt()
+        F.leaky_relu_(part.mul_(rstd), SLOPE)
         ctx.mark_dirty(x)
         ctx.save_for_backward(x, rstd)
         return x
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        out, rstd = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        x, rstd = ctx.saved_tensors
+        out, grad, rest = x[:, : rstd.shape[1]], grad[:, : rstd.shape[1]], grad[:, rstd.shape[1] :]
         grad = torch.ops.aten.leaky_relu_backward(grad, out, SLOPE, True)
         normalised = F.leaky_relu(out, 1 / SLOPE)
         slope = _mean(grad * normalised)
         # d/dx: rstd (g - mean(g) - x mean(g x)), x normalised
-        return torch.addcmul(-rstd * _mean(grad), grad, rstd).addcmul_(normalised, -rstd * slope)
+        grad = torch.addcmul(-rstd * _mean(grad), grad, rstd).addcmul_(normalised, -rstd * slope)
+        return torch.cat([grad, rest], 1) if rest.shape[1] else grad, None
 
 
 def _mean(x: Tensor) -> Tensor:

@@ -79,14 +79,21 @@ class Decoder(nn.Module):
         """Features E_1 .. E_L, finest first, to (batch, out_channels, y, x)."""
         *skips, x = features
         for up, block, skip in zip(self.up, self.blocks, reversed(skips), strict=True):
-            x = block(torch.cat([_fit(up(x), skip), skip], 1))
+            enlarge, activate = up.children()
+            x = enlarge(x)
+            if x.shape[-2:] == skip.shape[-2:]:
+                # Joined first and activated there: what is kept for the gradient is the joined tensor only.
+                x = activate(torch.cat([x, skip], 1), skip.shape[1])
+            else:
+                x = torch.cat([_fit(activate(x), skip), skip], 1)
+            x = block(x)
         return self.last(x)
 
 
 def _fit(x: Tensor, skip: Tensor) -> Tensor:
     """Pad right and bottom by reflection where pooling an odd size lost a row or column."""
     missing_y, missing_x = skip.shape[-2] - x.shape[-2], skip.shape[-1] - x.shape[-1]
-    return F.pad(x, (0, missing_x, 0, missing_y), "reflect") if missing_x or missing_y else x
+    return F.pad(x, (0, missing_x, 0, missing_y), "reflect")
 
 
 class UNet(nn.Module):

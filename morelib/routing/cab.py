@@ -40,9 +40,9 @@ class ChannelAttentionBlock(nn.Module):
 
     def _scale(self, mean: Tensor) -> Tensor:
         """The attention of channel means (batch, channels): 1x1 convolutions of single pixels, as matrix products."""
-        _, squeeze, _, excite, _ = self.attention
+        _, squeeze, activation, excite, _ = self.attention
         assert isinstance(squeeze, nn.Conv2d) and isinstance(excite, nn.Conv2d)  # for type checkers
-        inner = F.linear(mean, squeeze.weight.flatten(1)).relu()
+        inner = activation(F.linear(mean, squeeze.weight.flatten(1)))
         return F.linear(inner, excite.weight.flatten(1)).sigmoid()
 
     def pooled(self, x: Tensor) -> Tensor:

@@ -58,6 +58,6 @@ def test_a_unet_keeps_one_tensor_for_each_convolution(norm: str) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         out = unet(x)
     # Input; 2 activations on each side of each of the two levels that have convolutions; what pooling and joining make.
-    level_0, pooled, level_1, up, joined, decoder = 2, 1, 2, 1, 1, 2
+    level_0, pooled, level_1, joined, decoder = 2, 1, 2, 1, 2
     assert out.shape == x.shape
-    assert len(kept) == 1 + level_0 + pooled + level_1 + up + joined + decoder
+    assert len(kept) == 1 + level_0 + pooled + level_1 + joined + decoder
