@@ -1,12 +1,13 @@
 """What the whole suite shares: tiny synthetic files in fastMRI layout, and one run of all notebooks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from morelib.companion.reproduce import Outcome, reproduce
 from tests.data.fixtures import write_fastmri_file
+from tests.pair import Pair, pair_of, torchrun
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +51,10 @@ def fastmri_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 seed=100 + kind,
             )
     return folder
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Pair]:
+    """Two processes as torchrun starts them, the same for all tests: starting them takes longer than most tests."""
+    with pair_of(torchrun) as pair:
+        yield pair

@@ -87,16 +87,24 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the profile's.")] = None,
     root: Root = None,
 ) -> None:
-    """Train one network. An interrupted run is resumed exactly; a finished one is left as it is."""
+    """Train one network. An interrupted run is resumed exactly; a finished one is left as it is.
+
+    Under torchrun or srun all processes train it together, one on each GPU.
+    """
     from morelib.companion.session import Companion
     from morelib.training.fit import Diverged
+    from morelib.training.processes import is_main, launch, main_first
 
+    launch()
     companion = Companion(profile, repository(root), data_root, manifest)
+    with main_first():
+        companion.splits()  # makes a phantom, reads headers
     try:
         companion.train(model, seed, folder=out, epochs=epochs)
     except Diverged as error:
         raise typer.Exit(_complain(str(error), 1)) from None
-    print(out or companion.run_folder(model, seed))
+    if is_main():
+        print(out or companion.run_folder(model, seed))
 
 
 @app.command()
@@ -106,20 +114,28 @@ def evaluate(
     manifest: Manifest = None,
     split: Annotated[str, typer.Option(help="train, val, test, or all files.")] = "test",
 ) -> None:
-    """Score a trained network and the zero-filled image; write metrics.json and zero_filled.json beside it."""
+    """Score a trained network and the zero-filled image; write metrics.json and zero_filled.json beside it.
+
+    Under torchrun or srun each process scores its share of the volumes; the numbers are the same.
+    """
     from morelib.companion.session import evaluation_set
     from morelib.data.manifest import manifest_path
     from morelib.evaluation import ZeroFilled, best_device, protocol, results_table, write_metrics
     from morelib.evaluation import evaluate as score
     from morelib.training import load_run
+    from morelib.training.processes import is_main, launch
 
+    launch()
     model, config = load_run(run_folder)
     path = manifest_path(manifest, repository(None)) if manifest else None
-    dataset = evaluation_set(config, run_folder, data_root, split, path)
+    index = repository(None) / "runs" / "index.json"
+    dataset = evaluation_set(config, run_folder, data_root, split, path, index)
     systems = {
         "zero-filled": score(ZeroFilled(), dataset),
         config["model"]["name"]: score(model, dataset, best_device()),
     }
+    if not is_main():
+        return
     for name, scores in zip(("zero_filled", "metrics"), systems.values(), strict=True):
         write_metrics(run_folder / f"{name}.json", scores, protocol(dataset, split))
     print(results_table({name: [scores] for name, scores in systems.items()}).markdown())

@@ -149,6 +149,7 @@ class Companion:
         since. On other data nothing is thrown away: UserError if the folder's run had other settings.
         """
         from morelib.training import train
+        from morelib.training.processes import is_main, main_first
 
         made_here = folder is None and self._own_data is None and self.profile.data.phantom is not None
         folder = folder or self.run_folder(model, seed)
@@ -161,21 +162,22 @@ class Companion:
             "split": asdict(self.profile.split),
             "mask": asdict(self.profile.mask),
         }
-        if made_here:
-            stamp = folder / "made_by.json"
-            made_by = digest(
-                network, options, config.to_dict(), about, library_hash(*NUMERICAL_ROOMS), versions()
-            )
-            if folder.is_dir() and read_json(stamp) != made_by:
-                shutil.rmtree(folder)
-            write_json(stamp, made_by)
+        with main_first():
+            if made_here:
+                stamp = folder / "made_by.json"
+                made_by = digest(
+                    network, options, config.to_dict(), about, library_hash(*NUMERICAL_ROOMS), versions()
+                )
+                if folder.is_dir() and read_json(stamp) != made_by:
+                    shutil.rmtree(folder)
+                write_json(stamp, made_by)
         started, card = time.monotonic(), folder / "run_card.json"
         train_set, val_set = self.dataset("train", seed=seed), self.dataset("val")
         trained = train(
             network, options, train_set, val_set, config, folder,
             about=about, show_progress=show_progress, on_epoch=on_epoch,
         )  # fmt: skip
-        if not card.is_file():
+        if is_main() and not card.is_file():
             write_json(card, self.run_card([seed], wall_s=time.monotonic() - started))
         return trained
 
@@ -225,11 +227,12 @@ def evaluation_set(
     data_root: Path | None = None,
     split: str = "test",
     manifest: Path | None = None,
+    index: Path | None = None,
 ) -> "SliceDataset":
     """The slices on which to evaluate the run whose `config.yaml` holds `config`, under its own masks.
 
     `data_root` replaces the data it was trained on, with `manifest` or, if None, without one; `split` is `train`,
-    `val`, `test` or `all`. Raises UserError.
+    `val`, `test` or `all`; `index` is a file that remembers headers. Raises UserError.
     """
     from morelib.data import SliceDataset
 
@@ -244,7 +247,7 @@ def evaluation_set(
         raise UserError(f"{path}: does not say on which data; train with `morelib train`") from error
     manifest = manifest or (Path(trained_with) if trained_with else None)
     if split == "all":
-        volumes = find_volumes(folder)
+        volumes = find_volumes(folder, index)
     else:
-        volumes = Volumes(folder, fractions.fractions, fractions.seed, manifest).of(split)
+        volumes = Volumes(folder, fractions.fractions, fractions.seed, manifest, index).of(split)
     return SliceDataset(volumes, masks.kinds, masks.acceleration, masks.center_fraction)

@@ -1,16 +1,19 @@
-"""Slices in batches: which belong together, in which order, and read ahead by worker processes."""
+"""Slices in batches: which belong together, in which order, and read ahead by threads."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
 
 from morelib.data.dataset import Slice, SliceDataset
 from morelib.errors import UserError
+
+AHEAD = 2  # batches that each worker reads ahead
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,12 @@ def collate(slices: Sequence[Slice]) -> Batch:
     def all_of(name: str) -> Any:
         return tuple(getattr(item, name) for item in slices)
 
-    # PyTorch's own collation stacks straight into shared memory where it runs in a worker process.
     kspaces = all_of("kspace")
     return Batch(
-        kspace=default_collate(kspaces) if len(kspaces) > 1 else kspaces[0][None],  # one needs no copy
-        mask=default_collate(all_of("mask")),
+        kspace=torch.stack(kspaces) if len(kspaces) > 1 else kspaces[0][None],  # one needs no copy
+        mask=torch.stack(all_of("mask")),
         n_acs=slices[0].n_acs,
-        target=default_collate(all_of("target")),
+        target=torch.stack(all_of("target")),
         max_value=torch.tensor(all_of("max_value"), dtype=torch.float32),
         volume=all_of("volume"),
         index=all_of("index"),
@@ -63,11 +65,14 @@ def collate(slices: Sequence[Slice]) -> Batch:
 class Loader:
     """The batches of a data set, epoch by epoch.
 
-    Slices of one batch have equal shapes and ACS widths; where those run out, a batch is smaller. Every slice comes
-    once an epoch. Order and masks follow from the seeds and the epoch alone, whatever the number of `workers`:
-    compared networks see the same. Worker processes read ahead and live as long as the loader; keep one loader for
-    all epochs. Of `world_size` processes each gets its share of the same batches, `batch_size` slices at most; some
-    slices come twice where a batch does not divide.
+    Slices of one batch have equal shapes and ACS widths; where those run out, a batch is smaller. Order and masks
+    follow from the seeds and the epoch alone, whatever the number of `workers`: compared networks see the same.
+    Workers are threads that read ahead, a few batches; 0 reads each batch when it is asked for. Threads, not
+    processes: reading is system calls and array operations, which run side by side, and nothing is copied between.
+
+    Of `world_size` processes each gets its share of the same batches, `batch_size` slices at most. Shuffled, for
+    training, all get equally many, and some slices come twice where a batch does not divide: no process may take a
+    step alone. In order, for evaluation, every slice comes once, and a process may get fewer batches than another.
     """
 
     def __init__(
@@ -80,40 +85,36 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        self._dataset, self._workers = dataset, workers
         self._plan = _Plan(dataset, shuffle, seed, batch_size, rank, world_size)
-        self._loader = DataLoader(
-            _AtEpoch(dataset),
-            batch_sampler=self._plan,
-            collate_fn=collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            generator=torch.Generator(),  # else each epoch would take a number from the global one
-        )
 
     def __len__(self) -> int:
-        """The number of batches in an epoch."""
+        """The number of batches in an epoch, of all processes together."""
         return len(self._plan)
 
     def epoch(self, number: int = 0, skip: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, without reading the first `skip`. Finish one epoch before the next."""
-        self._plan.epoch, self._plan.skip = number, skip
-        return iter(self._loader)
+        self._dataset.set_epoch(number)
+        shares = iter(self._plan.shares(number, skip))
+        if not self._workers:
+            yield from map(self._read, shares)
+            return
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="read-ahead")
+        try:
+            ahead = deque(pool.submit(self._read, share) for share in islice(shares, AHEAD * self._workers))
+            while ahead:
+                batch = ahead.popleft().result()
+                ahead.extend(pool.submit(self._read, share) for share in islice(shares, 1))
+                yield batch
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
-
-class _AtEpoch(Dataset[Slice]):
-    """Items are (epoch, item), so that worker processes need not be told of a new epoch."""
-
-    def __init__(self, dataset: SliceDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, key: tuple[int, int]) -> Slice:
-        epoch, item = key
-        self.dataset.set_epoch(epoch)
-        return self.dataset[item]
+    def _read(self, share: Sequence[int]) -> Batch:
+        return collate([self._dataset[item] for item in share])
 
 
 class _Plan:
-    """Which slices form which batch; iterating gives the batches of `epoch` from number `skip` on."""
+    """Which slices form which batch, and which of them this process gets."""
 
     def __init__(
         self, dataset: SliceDataset, shuffle: bool, seed: int, batch_size: int, rank: int, world_size: int
@@ -121,22 +122,22 @@ class _Plan:
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
         self.together = batch_size * world_size
         self.buckets = _buckets(dataset) if self.together > 1 else [None] * len(dataset)
-        self.epoch = self.skip = 0
 
     def __len__(self) -> int:
         return sum(-(-count // self.together) for count in Counter(self.buckets).values())
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self._batches()[self.skip :]:
-            even = -(-len(batch) // self.world_size) * self.world_size
-            share = (batch * self.world_size)[self.rank : even : self.world_size]
-            yield [(self.epoch, item) for item in share]
+    def shares(self, epoch: int, skip: int) -> Iterator[list[int]]:
+        """The items of this process in each batch of `epoch` from number `skip` on."""
+        for batch in self._batches(epoch)[skip:]:
+            even = -(-len(batch) // self.world_size) * self.world_size if self.shuffle else len(batch)
+            if share := (batch * self.world_size)[self.rank : even : self.world_size]:
+                yield share
 
-    def _batches(self) -> list[list[int]]:
+    def _batches(self, epoch: int) -> list[list[int]]:
         """A batch stands where its first slice stands in the order."""
         batches: list[list[int]] = []
         unfinished: dict[Hashable, list[int]] = {}
-        for item in self._order():
+        for item in self._order(epoch):
             batch = unfinished.get(self.buckets[item], [])
             if not batch:
                 batches.append(batch)
@@ -144,10 +145,10 @@ class _Plan:
             unfinished[self.buckets[item]] = batch if len(batch) < self.together else []
         return batches
 
-    def _order(self) -> list[int]:
+    def _order(self, epoch: int) -> list[int]:
         if not self.shuffle:
             return list(range(len(self.buckets)))
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         # PyTorch's own shuffling loader takes one number first; with it recorded runs keep their order.
         torch.empty((), dtype=torch.int64).random_(generator=generator)
         return torch.randperm(len(self.buckets), generator=generator).tolist()

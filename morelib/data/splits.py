@@ -62,24 +62,25 @@ def split_by_patient(
     by_patient: dict[str, list[V]] = defaultdict(list)
     for volume in volumes:
         by_patient[volume.patient].append(volume)
-    patients_of: dict[str, list[str]] = defaultdict(list)
+    patients_of: dict[str, dict[str, None]] = defaultdict(dict)  # in order, and quick to leave
     names = list(by_patient)
     for index in np.random.default_rng(seed).permutation(len(names)):
         for acquisition in sorted({volume.acquisition for volume in by_patient[names[index]]}):
-            patients_of[acquisition].append(names[index])
+            patients_of[acquisition][names[index]] = None
     for acquisition, patients in patients_of.items():
         _check_enough(acquisition, len(patients), "patients", fractions)
     counts = Counter(volume.acquisition for volume in volumes)
     wanted = {acquisition: _quotas(count, fractions) for acquisition, count in counts.items()}
 
     splits: dict[str, list[V]] = {split: [] for split in fractions}
+    present: dict[str, set[str]] = {split: set() for split in fractions}
     while patients_of:
         acquisition = min(patients_of, key=lambda name: (len(patients_of[name]), name))
         patients = patients_of.pop(acquisition)
         for left, patient in zip(range(len(patients), 0, -1), patients, strict=True):
             here = wanted[acquisition]
             # The last patients go where there is none yet, so that no split stays without the acquisition.
-            without = [s for s in splits if all(v.acquisition != acquisition for v in splits[s])]
+            without = [split for split in splits if acquisition not in present[split]]
             chosen = max(
                 without if len(without) >= left else splits,
                 key=lambda split: (
@@ -90,9 +91,9 @@ def split_by_patient(
             splits[chosen] += by_patient[patient]
             for volume in by_patient[patient]:
                 wanted[volume.acquisition][chosen] -= 1
+                present[chosen].add(volume.acquisition)
             for others in patients_of.values():
-                if patient in others:
-                    others.remove(patient)
+                others.pop(patient, None)
         patients_of = {name: patients for name, patients in patients_of.items() if patients}
     return {split: sorted(chosen, key=_by_name) for split, chosen in splits.items()}
 
@@ -161,9 +162,14 @@ def official_split(
 
 def official_part(path: Path) -> str | None:
     """`train`, `val` or `test`: what the nearest folder above is called or lists. None without an official folder."""
-    for folder in path.parents:
+    return _part_of_folder(path.parent)
+
+
+@lru_cache(maxsize=65536)
+def _part_of_folder(place: Path) -> str | None:
+    for folder in (place, *place.parents):
         if listed := _listed(folder / OFFICIAL_LIST):
-            return "val" if path.parent in listed else "train"
+            return "val" if place in listed else "train"
         if folder.name in OFFICIAL_FOLDERS:
             return OFFICIAL_FOLDERS[folder.name]
     return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from morelib.data.batches import Batch, collate
@@ -87,42 +88,56 @@ def evaluate(
     """Score every volume of `dataset`, holding one volume in memory at a time.
 
     `progress(done, total)` is called after each volume; `on_slice(batch, output)` sees every slice's output,
-    routing records included. Raises UserError for volumes without a usable target and predictions that are
-    not finite, and ValueError for a training dataset, whose masks change.
+    routing records included. Where several processes run together (torch.distributed), all must call this: each
+    reconstructs its share of the volumes, sees those only, and returns the scores of all. Raises UserError for volumes
+    without a usable target and predictions that are not finite, and ValueError for a training dataset, whose masks
+    change.
     """
     if dataset.train:
         raise ValueError(
             "evaluate needs SliceDataset(..., train=False): training masks change from slice to slice"
         )
     dataset = dataset.seen_by(model)
-    scores = []
-    for done, info in enumerate(dataset.volumes, start=1):
+    together = dist.is_initialized()
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+    share = range(rank, len(dataset.volumes), processes)
+    # A row for each volume, zeros where another process fills it in: their sum is exact, and in order.
+    numbers = torch.zeros(len(dataset.volumes), 4, dtype=torch.float64)
+    for done, number in enumerate(share, start=1):
+        info, items = dataset.volumes[number], dataset.items_of(number)
         if not info.has_target:
             raise UserError(
                 f"{info.path}: undersampled file without a target; use `morelib reconstruct` for it"
             )
-        items = dataset.items_of(done - 1)
         prediction, target = reconstruct_volume(model, (dataset[item] for item in items), device, on_slice)
         if not target.any():
             raise UserError(
                 f"{info.path}: the target is zero everywhere, nothing to score; leave the file out"
             )
-        scores.append(
-            VolumeScore(
-                volume=info.name,
-                acquisition=info.acquisition,
-                patient=info.patient,
-                n_slices=info.n_slices,
-                acceleration=dataset.mask(items[0]).acceleration,
-                psnr=psnr(target, prediction),
-                ssim=ssim(target, prediction),
-                nmse=nmse(target, prediction),
-                origin=info.origin,
-            )
-        )
+        row = [
+            dataset.mask(items[0]).acceleration,
+            *(score(target, prediction) for score in (psnr, ssim, nmse)),
+        ]
+        numbers[number] = torch.tensor(row, dtype=numbers.dtype)
         if progress is not None:
-            progress(done, len(dataset.volumes))
-    return scores
+            progress(done, len(share))
+    if together:
+        numbers = numbers.to("cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(numbers)
+    return [
+        VolumeScore(
+            volume=info.name,
+            acquisition=info.acquisition,
+            patient=info.patient,
+            n_slices=info.n_slices,
+            acceleration=row[0],
+            psnr=row[1],
+            ssim=row[2],
+            nmse=row[3],
+            origin=info.origin,
+        )
+        for info, row in zip(dataset.volumes, numbers.tolist(), strict=True)
+    ]
 
 
 def protocol(dataset: SliceDataset, split: str) -> dict[str, Any]:

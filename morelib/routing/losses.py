@@ -29,10 +29,12 @@ class RouterLosses(NamedTuple):
 def selection_share(selected: Tensor, n_experts: int) -> Tensor:
     """p of Eq. 7: the share of selections each expert received, (n_experts,), sums to 1, carries no gradient.
 
-    Under distributed training the counts of all processes are added first.
+    In distributed training the counts of all processes are added first. So all of them must come here, equally often
+    and in the same order: not in code that activation checkpointing runs again. Each process then takes the mean gates
+    of its own samples; averaged over processes, as gradients are, that is the loss of all samples together.
     """
     counts = expert_counts(selected, n_experts)
-    if dist.is_available() and dist.is_initialized():
+    if dist.is_initialized() and torch.is_grad_enabled():  # in evaluation processes may see different numbers
         dist.all_reduce(counts)
     return counts / counts.sum()
 

@@ -1,7 +1,7 @@
 """Weights and resumable state as safetensors: nothing here pickles, and nothing a user hands over is unpickled."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from morelib.errors import UserError
 from morelib.files import atomic_path
 from morelib.nn.more import routings
+from morelib.training.processes import wait_for_all
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)  # running sums of the current epoch's log line
     log_lines: int = 0
     finished: bool = False
+    processes: int = 1
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -49,44 +51,97 @@ def load_weights(model: nn.Module, path: Path) -> None:
         ) from error
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
-    """Write everything that an exact continuation needs into one file, atomically.
+class Checkpoint:
+    """Everything that an exact continuation needs, in `folder`.
 
-    One file, because two could disagree after a kill between them.
+    The main process writes it into one file, atomically: two could disagree after a kill between them. What only
+    another process has, its cached inputs and its random numbers, it writes before under the number of the step, and
+    removes what is older afterwards. So there are always files that belong together.
     """
-    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
-    names = [name for name, _ in model.named_parameters()]
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{key}.{names[index]}": torch.as_tensor(value) for key, value in state.items()}
-    for cascade, routing in enumerate(routings(model)):
-        tensors |= {f"cache.{cascade}.{i}": entry for i, entry in enumerate(routing.cache.state())}
-    tensors["rng.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+
+    def __init__(self, folder: Path, rank: int = 0, processes: int = 1) -> None:
+        self.folder, self.rank, self.processes = folder, rank, processes
+        self.main = folder / "rank0.safetensors"
+
+    def save(self, model: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
+        """Write the state of all processes; each of them must call it."""
+        tensors = {
+            f"cache.{cascade}.{i}": entry
+            for cascade, routing in enumerate(routings(model))
+            for i, entry in enumerate(routing.cache.state())
+        }
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["rng.cuda"] = torch.cuda.get_rng_state()
+        own = self._own(progress.step)
+        if self.rank:
+            _write(own, tensors)
+        wait_for_all()
+        if self.rank == 0:
+            tensors |= {f"model.{key}": value for key, value in model.state_dict().items()}
+            names = [name for name, _ in model.named_parameters()]
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{k}.{names[index]}": torch.as_tensor(v) for k, v in state.items()}
+            _write(self.main, tensors, replace(progress, processes=self.processes))
+        wait_for_all()
+        if self.rank:
+            for older in set(self.folder.glob(f"rank{self.rank}-*.safetensors")) - {own}:
+                older.unlink()
+
+    def load(self, model: nn.Module, optimizer: Optimizer) -> Progress:
+        """Restore what `save` wrote, random state included; the beginning where there is nothing yet.
+
+        UserError for damaged files and those of another number of processes, which cannot be continued exactly.
+        """
+        if not self.main.is_file():
+            return Progress()
+        progress, tensors = _read(self.main)
+        try:
+            model.load_state_dict(_below(tensors, "model."))
+        except RuntimeError as error:
+            raise _damaged(self.main, error) from error
+        if progress.finished:
+            return progress
+        if progress.processes != self.processes:
+            raise UserError(
+                f"{self.main}: written by {progress.processes} processes, not {self.processes}; start as many, or"
+                " delete the folder to train anew"
+            )
+        names = [name for name, _ in model.named_parameters()]
+        _load_optimizer(optimizer, names, _below(tensors, "optimizer."))
+        if self.rank:
+            _, tensors = _read(self._own(progress.step))
+        device = next(model.parameters()).device
+        for cascade, routing in enumerate(routings(model)):
+            entries = _below(tensors, f"cache.{cascade}.")
+            routing.cache.load_state([entries[str(i)].to(device) for i in range(len(entries))])
+        torch.set_rng_state(tensors["rng.cpu"])
+        if "rng.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["rng.cuda"])
+        return progress
+
+    def _own(self, step: int) -> Path:
+        return self.folder / f"rank{self.rank}-{step}.safetensors"
+
+
+def _write(path: Path, tensors: dict[str, Tensor], progress: Progress | None = None) -> None:
     with atomic_path(path) as temporary:
-        save_file(_contiguous(tensors), temporary, metadata={"progress": json.dumps(asdict(progress))})
+        save_file(
+            _contiguous(tensors), temporary, metadata={"progress": json.dumps(asdict(progress or Progress()))}
+        )
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> Progress:
-    """Restore what `save_checkpoint` wrote, random state included. UserError if the file is damaged."""
+def _read(path: Path) -> tuple[Progress, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             progress = Progress(**json.loads(file.metadata()["progress"]))
-        tensors = load_file(path)
-        model.load_state_dict(_below(tensors, "model."))
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a checkpoint of this run ({error}); delete it to start again"
-        ) from error
-    _load_optimizer(optimizer, [name for name, _ in model.named_parameters()], _below(tensors, "optimizer."))
-    for cascade, routing in enumerate(routings(model)):
-        entries = _below(tensors, f"cache.{cascade}.")
-        device = next(model.parameters()).device
-        routing.cache.load_state([entries[str(i)].to(device) for i in range(len(entries))])
-    torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
-    return progress
+        return progress, load_file(path)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not a checkpoint of this run ({error}); delete it to start again")
 
 
 def _load_optimizer(optimizer: Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:

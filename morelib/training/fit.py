@@ -1,10 +1,11 @@
 """The training loop: reconstruction loss plus router losses, early stopping, exact resume."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning_fabric import Fabric
@@ -14,15 +15,19 @@ from torch import Tensor, nn
 from morelib.data.batches import Batch, Loader
 from morelib.data.dataset import SliceDataset
 from morelib.files import write_text
-from morelib.nn.more import routings
+from morelib.nn.more import drop_idle_gradients, routings
+from morelib.nn.prompt_unet import PromptUNet
+from morelib.nn.unet import Decoder, Encoder
 from morelib.nn.unrolled import Reconstruction, Record
 from morelib.routing import PixelRouting, RoutingRecord
+from morelib.routing.cache import InputCache
 from morelib.routing.diagnostics import effective_experts
 from morelib.routing.losses import anneal, mean_losses
 from morelib.routing.selection import expert_counts
-from morelib.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, save_weights
+from morelib.training.checkpoint import Checkpoint, Progress, load_weights, save_weights
 from morelib.training.config import TrainConfig
 from morelib.training.losses import ssim_loss
+from morelib.training.processes import is_main, launch, mean_over_processes, share_buffers
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
@@ -43,32 +48,38 @@ def fit(
 ) -> nn.Module:
     """Train `model` and leave the weights of the best epoch in it and in `folder/weights.safetensors`.
 
+    Started by torchrun or srun, all processes train it together: each takes its share of every batch, gradients and
+    losses are averaged, and the main process writes. With the same slices in a batch the result is that of one
+    process, up to rounding and to random numbers, which each process draws for itself.
+
     Args:
         model: maps (kspace, mask, n_acs) to a `Reconstruction`.
         train, val: undersampled slices; no patient in both. Read with as many neighbours as `model.adjacent` says.
         config: epochs, optimiser and router settings.
         folder: receives log.jsonl (one line per epoch), weights.safetensors and resume/. A checkpoint found there is
-            continued, and the result is the same as without the interruption.
+            continued, and the result is the same as without the interruption. Several nodes must share it.
         show_progress: draw a progress bar.
-        on_epoch: called with each log line.
+        on_epoch: called with each log line, in the main process.
 
     Raises:
-        Diverged: the loss became NaN or infinite.
+        Diverged: the loss became NaN or infinite; in all processes, whichever it happened in.
+        UserError: the checkpoint is damaged, or was written by another number of processes.
     """
-    fabric = Fabric(precision=config.precision)  # type: ignore[arg-type]
-    fabric.launch()
+    fabric = launch(
+        config.precision, experts=any(".experts." in name for name, _ in model.named_parameters())
+    )
+    rank, processes = fabric.global_rank, fabric.world_size
+    _prepare(model, config, rank, processes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    checkpoint = folder / "resume" / f"rank{fabric.global_rank}.safetensors"
     wrapped, optimizer = fabric.setup(model, optimizer)
-    progress = load_checkpoint(checkpoint, model, optimizer) if checkpoint.is_file() else Progress()
+    checkpoint = Checkpoint(folder / "resume", rank, processes)
+    progress = checkpoint.load(model, optimizer)
     log = Log(folder / "log.jsonl", keep=progress.log_lines)
     train, val = train.seen_by(model), val.seen_by(model)
-    batches = Loader(
-        train, True, config.seed, config.batch_size, config.workers, fabric.global_rank, fabric.world_size
-    )
-    val_batches = Loader(val, shuffle=False, workers=config.workers)
+    batches = Loader(train, True, config.seed, config.batch_size, config.workers, rank, processes)
+    val_batches = Loader(val, False, workers=config.workers, rank=rank, world_size=processes)
     steps_per_epoch = len(batches)
-    with ProgressBar(disable=not show_progress) as bar:
+    with ProgressBar(disable=not show_progress or rank > 0) as bar:
         task = bar.add_task("training", total=config.epochs * steps_per_epoch, completed=progress.step)
         while not progress.finished:
             started = perf_counter()
@@ -81,16 +92,37 @@ def fit(
                 _count(progress, terms)
                 bar.update(task, completed=progress.step, description=f"epoch {progress.epoch + 1}")
                 if progress.step % config.checkpoint_steps == 0 and progress.step_in_epoch < steps_per_epoch:
-                    save_checkpoint(checkpoint, model, optimizer, progress)
-            line = _log_line(progress, settings, validation_loss(wrapped.eval(), val_batches, fabric.device))
+                    checkpoint.save(model, optimizer, progress)
+            share_buffers(model)
+            # Not the wrapped network: it would wait for processes that have fewer slices.
+            with fabric.autocast():
+                val_loss = validation_loss(model.eval(), val_batches, fabric.device)
+            line = _log_line(progress, settings, val_loss)
             line["seconds"] = perf_counter() - started
-            _finish_epoch(model, config, progress, line["val_ssim_loss"], folder / "weights.safetensors")
-            progress.log_lines = log.write(line)
-            save_checkpoint(checkpoint, model, optimizer, progress)
-            if on_epoch:
+            _finish_epoch(model, config, progress, val_loss, folder / "weights.safetensors")
+            progress.log_lines += 1
+            if rank == 0:
+                log.write(line)
+            checkpoint.save(model, optimizer, progress)
+            if on_epoch and rank == 0:
                 on_epoch(line)
     load_weights(model, folder / "weights.safetensors")
     return model.eval()
+
+
+def _prepare(model: nn.Module, config: TrainConfig, rank: int, processes: int) -> None:
+    """What the settings and the number of processes ask of the network before it is trained."""
+    if rank:  # the weights are the main process's; noise that all draw alike would be one draw, not many
+        torch.manual_seed(config.seed * 1_000_003 + rank)
+    for routing in routings(model) if processes > 1 else ():
+        # The dummy batch is shared out, so that together the processes see as many cached inputs as one would.
+        routing.cache = InputCache(-(-routing.cache.capacity // processes), routing.cache.window)
+    if config.compile:
+        # Sizes, widths and modes meet in the same few functions; beyond the limit they would quietly not be compiled.
+        torch._dynamo.config.recompile_limit = 64
+        for module in model.modules():
+            if isinstance(module, Encoder | Decoder | PromptUNet):
+                module.compile()  # in place: names of parameters stay
 
 
 def train_step(
@@ -117,15 +149,26 @@ def train_step(
     fabric.backward(loss)
     norm = fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
     assert norm is not None
-    if not torch.isfinite(loss + norm):
-        where = ", ".join(f"{name} slice {i}" for name, i in zip(batch.volume, batch.index, strict=True))
-        raise Diverged(
-            f"loss {loss.item()}, gradient norm {norm.item()} on {where}; lower lr or clip_norm, or check this file"
-        )
+    terms |= {"grad_norm": norm, "loss": loss.detach()}
+    # One transfer from the device, not one per term, and one between processes.
+    values = mean_over_processes(torch.stack([value.float() for value in terms.values()])).tolist()
+    numbers = dict(zip(terms, values, strict=True))
+    if not math.isfinite(numbers.pop("loss") + numbers["grad_norm"]):
+        _stop(fabric, batch, loss.detach(), numbers["grad_norm"])
+    if routings(model):  # on a GPU experts without samples have a gradient all the same
+        drop_idle_gradients(model, _shares(numbers, "load"))
     optimizer.step()
-    terms["grad_norm"] = norm
-    # One transfer from the device, not one per term.
-    return dict(zip(terms, torch.stack([value.float() for value in terms.values()]).tolist(), strict=True))
+    return numbers
+
+
+def _stop(fabric: Fabric, batch: Batch, loss: Tensor, norm: float) -> NoReturn:
+    """Raise `Diverged` in all processes with the message of the one whose loss it was, if there is one."""
+    where = ", ".join(f"{name} slice {i}" for name, i in zip(batch.volume, batch.index, strict=True))
+    message = (
+        f"loss {loss.item()}, gradient norm {norm} on {where}; lower lr or clip_norm, or check this file"
+    )
+    sick = torch.as_tensor(fabric.all_gather((~torch.isfinite(loss)).int()))
+    raise Diverged(fabric.broadcast(message, src=int(sick.argmax())))
 
 
 def _usage_terms(records: Sequence[Record]) -> dict[str, Tensor]:
@@ -161,16 +204,24 @@ def validation_loss(
     val: SliceDataset | Loader,
     device: torch.device | str = "cpu",
 ) -> float:
-    """Mean 1 - SSIM over the slices of `val`, what early stopping watches. A network must be in evaluation mode."""
-    losses = []
+    """Mean 1 - SSIM over the slices of `val`, what early stopping watches. A network must be in evaluation mode.
+
+    A `Loader` may give each process a share of the slices: the mean is over those of all, and the same in each.
+    """
+    losses, counts = [], []
     if isinstance(val, SliceDataset):
         val = Loader(val.seen_by(model), shuffle=False)
     for batch in val.epoch():
         batch = batch.to(device)
-        losses.append(
-            ssim_loss(model(batch.kspace, batch.mask, batch.n_acs).image, batch.target, batch.max_value)
-        )
-    return float(torch.stack(losses).mean())
+        image = model(batch.kspace, batch.mask, batch.n_acs).image
+        losses.append(ssim_loss(image, batch.target, batch.max_value))
+        counts.append(len(batch.index))
+    total = sum(loss.item() * count for loss, count in zip(losses, counts, strict=True))
+    # The ratio of two means is that of two sums.
+    mean, count = mean_over_processes(
+        torch.tensor([total, sum(counts)], dtype=torch.float64, device=device)
+    ).tolist()
+    return float(mean / count)
 
 
 def _log_line(progress: Progress, settings: dict[str, float], val_loss: float) -> dict[str, Any]:
@@ -209,7 +260,8 @@ def _finish_epoch(
     """Keep the best weights, decide whether to go on, and move to the next epoch."""
     if progress.best_loss is None or loss < progress.best_loss:
         progress.best_loss, progress.best_epoch = loss, progress.epoch
-        save_weights(model, weights)
+        if is_main():
+            save_weights(model, weights)
     waited = progress.epoch - progress.best_epoch
     progress.epoch += 1
     progress.finished = waited >= config.patience or progress.epoch >= config.epochs
@@ -223,8 +275,7 @@ class Log:
         self.path = path
         self.lines = path.read_text(encoding="utf-8").splitlines()[:keep] if path.is_file() else []
 
-    def write(self, line: dict[str, Any]) -> int:
-        """Append a line; returns how many there are."""
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line."""
         self.lines.append(json.dumps(line))
         write_text(self.path, "\n".join(self.lines) + "\n")
-        return len(self.lines)

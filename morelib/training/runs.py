@@ -13,6 +13,7 @@ from morelib.nn import Unrolled, build_model
 from morelib.training.checkpoint import load_weights
 from morelib.training.config import TrainConfig
 from morelib.training.fit import OnEpoch, fit
+from morelib.training.processes import is_main, launch, main_first
 
 
 def train(
@@ -29,7 +30,8 @@ def train(
 ) -> Unrolled:
     """Build a network, train it, and leave a run folder that `load_run` understands.
 
-    A folder that holds an unfinished run of the same configuration is continued; a finished one is loaded.
+    A folder that holds an unfinished run of the same configuration is continued; a finished one is loaded. Started by
+    torchrun or srun, all processes call this, see `fit`.
 
     Args:
         model_name, model_options: for `build_model`.
@@ -44,12 +46,16 @@ def train(
         "training": config.to_dict(),
         **_plain(about or {}),
     }
+    launch()
     path = folder / "config.yaml"
-    if path.is_file() and _settings(yaml.safe_load(path.read_text(encoding="utf-8"))) != _settings(values):
-        raise UserError(
-            f"{path}: this folder holds a run of another configuration; remove it or choose another folder"
-        )
-    write_text(path, yaml.safe_dump(values, sort_keys=False))
+    with main_first():
+        there = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else values
+        if _settings(there) != _settings(values):
+            raise UserError(
+                f"{path}: this folder holds a run of another configuration; remove it or choose another folder"
+            )
+        if is_main():
+            write_text(path, yaml.safe_dump(values, sort_keys=False))
     torch.manual_seed(config.seed)
     model = build_model(model_name, **model_options)
     fit(model, train_set, val_set, config, folder, show_progress=show_progress, on_epoch=on_epoch)
@@ -77,10 +83,10 @@ def load_run(folder: Path | str) -> tuple[Unrolled, dict[str, Any]]:
 
 
 def _settings(values: Any) -> Any:
-    """What a run's result depends on: not on how many processes read for it."""
+    """What a run's result depends on: not on how many threads read for it. A setting that it does not name is new."""
     if not isinstance(values, dict) or not isinstance(values.get("training"), dict):
         return values
-    return values | {"training": {k: v for k, v in values["training"].items() if k != "workers"}}
+    return values | {"training": TrainConfig().to_dict() | values["training"] | {"workers": 0}}
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,9 @@
 """Every slice once an epoch, in an order and under masks that neither workers nor batch size nor restarts change."""
 
-import multiprocessing
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import h5py
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from morelib.data.batches import Batch, Loader, collate
+from morelib.data.batches import AHEAD, Batch, Loader, collate
 from morelib.data.dataset import Slice, SliceDataset
 from morelib.data.index import find_volumes
 from morelib.data.readers import read_info
@@ -141,33 +141,47 @@ def test_masks_depend_on_slice_and_epoch_alone(uneven: list[VolumeInfo]) -> None
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_workers_live_on_and_change_nothing_epoch_after_epoch(
-    uneven: list[VolumeInfo], batch_size: int
-) -> None:
+def test_reading_ahead_changes_nothing(uneven: list[VolumeInfo], batch_size: int) -> None:
     here = Loader(make(uneven, train=True), True, 5, batch_size)
     there = Loader(make(uneven, train=True), True, 5, batch_size, workers=2)
-    workers = []
     for epoch in (0, 1, 4):
         for a, b in zip(here.epoch(epoch), there.epoch(epoch), strict=True):
             assert (a.volume, a.index) == (b.volume, b.index)
             assert torch.equal(a.kspace, b.kspace) and torch.equal(a.mask, b.mask)
-        workers.append({child.pid for child in multiprocessing.active_children()})
-    assert len(workers[0]) == 2 and workers[1] == workers[2] == workers[0]
 
 
-def test_worker_processes_may_be_started_afresh(
-    volumes: list[VolumeInfo],
-) -> None:
-    """As on macOS and Windows, where nothing of the parent is inherited."""
-    dataset = make(volumes[:1], train=True)
-    expected = list(Loader(dataset, True).epoch(1))
-    before = multiprocessing.get_start_method()
-    multiprocessing.set_start_method("spawn", force=True)
-    try:
-        made = list(Loader(dataset, True, workers=1).epoch(1))
-    finally:
-        multiprocessing.set_start_method(before, force=True)
-    assert all(torch.equal(a.kspace, b.kspace) for a, b in zip(expected, made, strict=True))
+def test_only_a_few_batches_are_read_ahead_and_an_error_comes_in_its_turn(volumes: list[VolumeInfo]) -> None:
+    class Counted(SliceDataset):
+        read = 0
+
+        def __getitem__(self, item: int) -> Slice:
+            if item == 9:
+                raise UserError("slice 9")
+            self.read += 1
+            return super().__getitem__(item)
+
+    dataset = Counted(volumes, acceleration=4, center_fraction=0.08)
+    batches = Loader(dataset, shuffle=False, workers=1).epoch()
+    assert next(batches).index == (0,)
+    assert dataset.read <= 1 + AHEAD
+    assert len([next(batches) for _ in range(8)]) == 8
+    with pytest.raises(UserError, match="slice 9"):
+        next(batches)
+    _ended("read-ahead")
+
+
+def test_an_epoch_left_early_leaves_no_thread(volumes: list[VolumeInfo]) -> None:
+    batches = Loader(make(volumes), shuffle=False, workers=2).epoch()
+    next(batches)
+    batches.close()
+    _ended("read-ahead")
+
+
+def _ended(name: str) -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith(name):
+            thread.join(30)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -194,9 +208,21 @@ def test_processes_share_out_the_batches_of_one(uneven: list[VolumeInfo], shuffl
     together = Loader(dataset, shuffle, 3, batch_size=4)
     ranks = [Loader(dataset, shuffle, 3, batch_size=2, rank=rank, world_size=2) for rank in (0, 1)]
     assert len(ranks[0]) == len(ranks[1]) == len(together)
-    for whole, *shares in zip(*(names(loader.epoch(1)) for loader in (together, *ranks)), strict=True):
-        assert len(shares[0]) == len(shares[1]) <= 2  # one process must not wait for another
+    for whole, *shares in zip_longest(
+        *(names(loader.epoch(1)) for loader in (together, *ranks)), fillvalue=[]
+    ):
         assert set(shares[0]) | set(shares[1]) == set(whole)
+        if shuffle:  # training: one process must not wait for another
+            assert len(shares[0]) == len(shares[1]) <= 2
+        else:  # evaluation: nothing may count twice
+            assert len(shares[0]) + len(shares[1]) == len(whole)
+
+
+def test_more_processes_than_slices(volumes: list[VolumeInfo]) -> None:
+    dataset = make(volumes[:1], train=True)
+    for shuffle, expected in ((True, [1] * 5), (False, [1, 1, 0, 0, 0])):
+        ranks = [Loader(dataset, shuffle, rank=rank, world_size=5) for rank in range(5)]
+        assert [len(list(loader.epoch())) for loader in ranks] == expected
 
 
 def test_epochs_differ_where_they_should(volumes: list[VolumeInfo]) -> None:

@@ -25,8 +25,11 @@ from morelib.evaluation.evaluate import (
     reconstruct_volume,
     write_metrics,
 )
+from morelib.evaluation.scores import VolumeScore
 from morelib.nn import Reconstruction
 from morelib.physics.fourier import centre_crop, ifft2c
+from morelib.training.processes import launch
+from tests.pair import Pair
 
 
 def dataset_of(volumes: list[VolumeInfo], **options: object) -> SliceDataset:
@@ -153,3 +156,20 @@ def test_unreadable_metrics_file(content: str, tmp_path: Path) -> None:
     path.write_text(content)
     with pytest.raises(UserError, match=r"not a metrics\.json"):
         read_metrics(path)
+
+
+def _evaluate(rank: int, volumes: list[VolumeInfo]) -> tuple[list[VolumeScore], list[str]]:
+    launch()
+    seen: list[str] = []
+    scores = evaluate(
+        ZeroFilled(), dataset_of(volumes), on_slice=lambda batch, _: seen.append(batch.volume[0])
+    )
+    return scores, seen
+
+
+def test_processes_share_the_volumes_and_all_have_the_same_scores(pair: Pair, dataset: SliceDataset) -> None:
+    volumes = list(dataset.volumes[:5])
+    (first, of_first), (second, of_second) = pair(_evaluate, volumes)
+    assert first == second == evaluate(ZeroFilled(), dataset_of(volumes))
+    assert set(of_first) == {volume.name for volume in volumes[::2]}
+    assert set(of_second) == {volume.name for volume in volumes[1::2]}

@@ -1,7 +1,9 @@
 """The loop learns, stops, survives being killed with the same result, and names the slice that broke it."""
 
 import json
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from morelib.data.dataset import Slice, SliceDataset
 from morelib.data.index import find_volumes
 from morelib.errors import UserError
 from morelib.evaluation import ZeroFilled, evaluate
+from morelib.nn.unet import Encoder
 from morelib.training import TrainConfig, load_run, train
 from morelib.training.fit import Diverged
 
@@ -103,16 +106,53 @@ def test_resuming_batches_of_mixed_shapes_is_exact_too(
     assert _log(_train("more", sets, config, tmp_path / "resumed")) == _log(whole)
 
 
-def test_workers_change_no_number(sets: tuple[SliceDataset, SliceDataset], tmp_path: Path) -> None:
-    here = _train("more", sets, CONFIG, tmp_path / "here")
-    there = _train("more", sets, replace(CONFIG, workers=1), tmp_path / "there")
+def test_reading_ahead_changes_no_number(sets: tuple[SliceDataset, SliceDataset], tmp_path: Path) -> None:
+    here = _train("more", sets, replace(CONFIG, workers=0), tmp_path / "here")
+    there = _train("more", sets, replace(CONFIG, workers=2), tmp_path / "there")
     assert _log(here) == _log(there)
 
 
-def test_mixed_precision_learns_too(sets: tuple[SliceDataset, SliceDataset], tmp_path: Path) -> None:
-    folder = _train("more", sets, replace(CONFIG, epochs=3, precision="bf16-mixed"), tmp_path)
-    losses = [line["val_ssim_loss"] for line in _log(folder)]
-    assert min(losses[1:]) < losses[0]
+@pytest.mark.parametrize("model", ["e2e_varnet", "more"])
+def test_mixed_precision_stays_close(
+    model: str, sets: tuple[SliceDataset, SliceDataset], tmp_path: Path
+) -> None:
+    config = replace(CONFIG, lr=1e-3, tau=(0.0, 0.0))
+    full = _train(model, sets, config, tmp_path / "full")
+    mixed = _train(model, sets, replace(config, precision="bf16-mixed"), tmp_path / "mixed")
+    for line, expected in zip(_log(mixed), _log(full), strict=True):
+        for name in ("train_ssim_loss", "val_ssim_loss"):
+            assert line[name] == pytest.approx(expected[name], rel=1e-3)
+    weights = load_run(mixed)[0].state_dict().values()
+    assert all(value.dtype in (torch.float32, torch.int64) for value in weights)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor"
+)  # PyTorch's own, while it looks at tensors
+def test_compiled_networks_train_alike(
+    sets: tuple[SliceDataset, SliceDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captured, but not made into machine code, which would take minutes."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    config = replace(CONFIG, epochs=1, lr=1e-3, tau=(0.0, 0.0))
+    plain = _train("more", sets, config, tmp_path / "plain")
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = _train("more", sets, replace(config, compile=True), tmp_path / "compiled")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    for name in ("train_ssim_loss", "val_ssim_loss"):
+        assert _log(compiled)[0][name] == pytest.approx(_log(plain)[0][name], rel=1e-5)
+    assert load_run(compiled)[0].state_dict().keys() == load_run(plain)[0].state_dict().keys()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a processor")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own
+def test_a_compiled_encoder_gives_the_same() -> None:
+    encoder, image = Encoder(2, (4,)), torch.randn(1, 2, 16, 16)
+    with torch.no_grad():
+        (expected,) = encoder(image)
+        encoder.compile()
+        torch.testing.assert_close(encoder(image)[0], expected)
 
 
 def test_a_finished_run_is_loaded_and_not_trained_again(
@@ -151,7 +191,10 @@ def test_another_configuration_in_the_same_folder_is_refused(
     _train("e2e_varnet", sets, CONFIG, tmp_path)
     with pytest.raises(UserError, match="another configuration"):
         _train("e2e_varnet", sets, replace(CONFIG, lr=1e-3), tmp_path)
-    _train("e2e_varnet", sets, replace(CONFIG, workers=1), tmp_path)  # changes no result
+    _train("e2e_varnet", sets, replace(CONFIG, workers=0), tmp_path)  # changes no result
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace("  compile: false\n", ""))  # before there was this setting
+    _train("e2e_varnet", sets, CONFIG, tmp_path)
 
 
 def test_a_loss_that_is_no_number_names_the_slice(
@@ -191,6 +234,8 @@ def test_configuration_errors_name_the_key() -> None:
         TrainConfig(epochs=0)
     with pytest.raises(UserError, match=r"training.workers is -1"):
         TrainConfig(workers=-1)
+    with pytest.raises(UserError, match=r"training.precision is '16-true'; choose 32-true or bf16-mixed"):
+        TrainConfig(precision="16-true")
 
 
 def test_a_network_of_several_slices_is_trained_and_scored_on_them(
