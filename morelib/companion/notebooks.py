@@ -32,6 +32,7 @@ CHAPTERS = (
     Chapter("07_figure_2", needs=("05_training",)),
     Chapter("08_promptmr_plus", minutes=3),
     Chapter("09_hifi_mamba_v2", minutes=2),
+    Chapter("12_cost", minutes=0.5),
 )
 
 

@@ -1,7 +1,9 @@
-"""Measurements beside fastMRI's package, taken by turns in one run. Here: reading slices."""
+"""Reading slices, beside fastMRI's package: how fast, how soon, and how long training waits for it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -14,22 +16,24 @@ from fastmri.data import SliceDataset as FastmriSlices
 from fastmri.data.subsample import RandomMaskFunc
 from fastmri.data.transforms import VarNetDataTransform
 from lightning_fabric import Fabric
-from rich.table import Table
 from torch.utils.data import DataLoader
 
+from morelib.companion.bench.network import OnPart
+from morelib.companion.bench.result import FASTER, TIME, Row, compared
 from morelib.companion.profile import load_profile
 from morelib.data.batches import Loader
 from morelib.data.dataset import SliceDataset
 from morelib.data.index import find_volumes
 from morelib.data.readers import hdf5
 from morelib.data.volume import VolumeInfo
-from morelib.evaluation.cost import by_turns
+from morelib.evaluation.cost import by_turns, seconds
 from morelib.nn import build_model
 from morelib.training import TrainConfig
 from morelib.training.fit import train_step
 
 ACCELERATION, CENTER_FRACTION = 8, 0.04
 TRAINING_STEPS = 6  # of the smallest network, for each number of workers and repeat
+SMALLEST = "the smallest network, profile smoke"
 # fastMRI's data set without a transform, and with the one for its VarNet, which masks as ours does.
 PLAIN, VARNET, OURS = "fastmri, no mask", "fastmri, masked", "morelib, masked"
 _HEADER = """<?xml version="1.0" encoding="UTF-8"?>
@@ -49,41 +53,42 @@ def bench_data(
     slices: int = 1,
     size: tuple[int, int, int] = (640, 320, 4),
     repeats: int = 5,
-    on_part: Callable[[str], None] = lambda part: None,
-) -> dict[str, Any]:
-    """Slices a second, seconds to the first batch, and how long a training step waits for its batch.
+    on_part: OnPart = lambda part: None,
+) -> Iterator[Row]:
+    """Slices a second, time to the first batch, and the share of training that is spent waiting for a batch.
 
     `folder` receives `files` of noise in the fastMRI layout, with `slices` each of `size` (readout, phase, coils).
-    Every number is a median of `repeats` rounds in which all variants take turns. The files were just written, so
-    they come from the page cache: what is measured is the software, not the disk. Reading has one thread a process,
-    training what PyTorch takes. `on_part` is told what is done next. JSON-ready. Raises RuntimeError where the two
-    sides do not read the same.
+    All variants take turns. The files were just written, so they come from the page cache: what is measured is the
+    software, not the disk. Reading has one thread a process, training what PyTorch takes. Raises RuntimeError where
+    the two sides do not read the same.
     """
     on_part("writing files")
     data = folder / "multicoil_train"
     data.mkdir()
     for number in range(files):
-        _write(data / f"file{number:05d}.h5", slices, size, number)
+        write_noise(data / f"file{number:05d}.h5", slices, size, number)
     volumes = find_volumes(data)
-    on_part("reading")
     with _one_thread():
-        first_batch, equal = _first_batch(data, folder, repeats), _compare(data, volumes)
-        rates = {str(workers): _throughput(data, volumes, workers, repeats) for workers in (0, 2)}
+        on_part("comparing slices")
+        equal = _compare(data, volumes)
+        yield Row(
+            "slices equal, bit for bit", "fastmri", "of the slices", equal / (files * slices), at_least=1.0
+        )
+        on_part("reading the first batch")
+        yield from _first_batch(data, folder, repeats)
+        for workers in (0, 2):
+            on_part(f"reading with {workers} workers")
+            yield from _reading(data, volumes, workers, repeats)
     on_part("training steps")
-    return {
-        "files": files,
-        "slices": slices,
-        "size": list(size),
-        "repeats": repeats,
-        "page_cache": "warm",
-        "first_batch_s": first_batch,
-        "equal_slices": equal,
-        "slices_per_s": rates,
-        "waiting": _waiting(volumes, repeats),
-    }
+    for workers, (share, step) in _waiting(volumes, repeats).items():
+        what = f"waiting for batches, {workers} workers"
+        goal = 0.05 if workers else None  # without one nothing reads ahead
+        yield Row(what, f"training of {SMALLEST}", TIME, share, at_most=goal, repeats=repeats,
+                  times=(share * step, step))  # fmt: skip
 
 
-def _write(path: Path, slices: int, size: tuple[int, int, int], seed: int) -> None:
+def write_noise(path: Path, slices: int, size: tuple[int, int, int], seed: int) -> None:
+    """A file of noise in the fastMRI layout, `slices` of `size` (readout, phase, coils)."""
     readout, phase, coils = size
     rng, image = np.random.default_rng(seed), min(readout, phase)
     noise = rng.standard_normal((slices, coils, readout, 2 * phase), dtype=np.float32)
@@ -128,36 +133,33 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _throughput(data: Path, volumes: list[VolumeInfo], workers: int, repeats: int) -> dict[str, float]:
+def _reading(data: Path, volumes: list[VolumeInfo], workers: int, repeats: int) -> Iterator[Row]:
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
     plain = DataLoader(_fastmri(data, masked=False), batch_size=None, **options)
     masked = DataLoader(_fastmri(data, masked=True), **options)
     ours = Loader(_ours(volumes), shuffle=False, workers=workers)
+    epochs: dict[str, Callable[[], Iterator[Any]]] = {
+        PLAIN: lambda: iter(plain),
+        VARNET: lambda: iter(masked),
+        OURS: ours.epoch,
+    }
 
-    def rate(batches: Callable[[], Iterator[Any]]) -> float:
-        started = perf_counter()
-        count = sum(1 for _ in batches())
-        return count / (perf_counter() - started)
+    def read(epoch: Callable[[], Iterator[Any]]) -> float:
+        return seconds(lambda: deque(epoch(), maxlen=0))
 
-    return by_turns(
-        {
-            PLAIN: lambda: rate(lambda: iter(plain)),
-            VARNET: lambda: rate(lambda: iter(masked)),
-            OURS: lambda: rate(ours.epoch),
-        },
-        repeats,
-    )
+    took = by_turns({name: partial(read, epoch) for name, epoch in epochs.items()}, repeats)
+    for against in (VARNET, PLAIN):
+        what = f"reading slices, {OURS}, {workers} workers"
+        yield compared(what, against, (took[OURS], took[against]), FASTER, repeats)
 
 
-def _first_batch(data: Path, folder: Path, repeats: int) -> dict[str, float]:
+def _first_batch(data: Path, folder: Path, repeats: int) -> Iterator[Row]:
     """From nothing to the first batch in the hands of the caller."""
     index, pickled = folder / "index.json", folder / "dataset_cache.pkl"
 
-    def seconds(first: Callable[[], Any]) -> float:
+    def start(first: Callable[[], Any]) -> float:
         hdf5._place.cache_clear()  # what a new process would not know
-        started = perf_counter()
-        first()
-        return perf_counter() - started
+        return seconds(first)
 
     def theirs(**options: Any) -> Any:
         return next(iter(DataLoader(_fastmri(data, masked=True, **options))))
@@ -167,22 +169,24 @@ def _first_batch(data: Path, folder: Path, repeats: int) -> dict[str, float]:
 
     def forgotten() -> float:
         index.unlink(missing_ok=True)
-        return seconds(ours)
+        return start(ours)
 
-    return by_turns(
+    took = by_turns(
         {
-            "fastmri": lambda: seconds(theirs),
-            "fastmri, with its cache": lambda: seconds(
+            "fastmri": lambda: start(theirs),
+            "fastmri, with its cache": lambda: start(
                 lambda: theirs(use_dataset_cache=True, dataset_cache_file=pickled)
             ),
-            "morelib, the first time": forgotten,
-            "morelib, index kept": lambda: seconds(ours),
+            "the first time": forgotten,
+            "index kept": lambda: start(ours),
         },
         repeats,
     )
+    for ours_, against in (("the first time", "fastmri"), ("index kept", "fastmri, with its cache")):
+        yield compared(f"first batch, {ours_}", against, (took[ours_], took[against]), FASTER, repeats)
 
 
-def _waiting(volumes: list[VolumeInfo], repeats: int) -> dict[str, dict[str, float]]:
+def _waiting(volumes: list[VolumeInfo], repeats: int) -> dict[int, tuple[float, float]]:
     """By number of workers: the share of an epoch spent waiting for batches after the first, and a step's seconds."""
     profile = load_profile("smoke")
     torch.manual_seed(0)
@@ -209,28 +213,6 @@ def _waiting(volumes: list[VolumeInfo], repeats: int) -> dict[str, dict[str, flo
                 rounds[workers].append((sum(waits[1:]) / sum(waits[1:] + steps[1:]), median(steps)))
             next(batches, None)
     return {
-        str(workers): {"share": median(w for w, _ in pairs), "step_s": median(s for _, s in pairs)}
+        workers: (median(w for w, _ in pairs), median(s for _, s in pairs))
         for workers, pairs in rounds.items()
     }
-
-
-def data_table(result: Mapping[str, Any]) -> Table:
-    """What `bench_data` returned, as a table for the terminal."""
-    size = "x".join(map(str, result["size"]))
-    table = Table(
-        title=f"{result['files']} files of {result['slices']} slices {size}; medians of {result['repeats']}",
-        caption="Files come from the page cache. Comparisons are with fastmri, masked.",
-    )
-    for column in ("what", "workers", "variant", "measured", "compared"):
-        table.add_column(column, justify="right" if column == "measured" else "left")
-    for workers, rates in result["slices_per_s"].items():
-        for name, rate in rates.items():
-            table.add_row("slices per second", workers, name, f"{rate:.0f}", f"{rate / rates[VARNET]:.1f}x")
-    times = result["first_batch_s"]
-    for name, seconds in times.items():
-        sooner = f"{next(iter(times.values())) / seconds:.1f}x sooner"
-        table.add_row("first batch", "0", name, f"{1000 * seconds:.1f} ms", sooner)
-    for workers, waited in result["waiting"].items():
-        step = f"step {1000 * waited['step_s']:.0f} ms"
-        table.add_row("training waits", workers, "morelib", f"{100 * waited['share']:.2f} %", step)
-    return table

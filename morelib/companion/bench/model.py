@@ -1,0 +1,132 @@
+"""Whole networks: ours against fastMRI's, experts against the dense network, PromptMR+ against its arithmetic."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from morelib.companion.bench.dispatch import ALL, CHOSEN, N_EXPERTS, WAYS, samples
+from morelib.companion.bench.network import OnPart, Runner, Setting, times
+from morelib.companion.bench.parts import bench_parts
+from morelib.companion.bench.precision import bench_precision
+from morelib.companion.bench.result import DIFFERENCE, FASTER, MEMORY, SHARE, TIME, Row, compared
+from morelib.evaluation.cost import operations
+
+FASTMRI = "fastmri.models.VarNet, same weights"
+# Options of MoRE beside N = 8, K = 1, and what rows call them.
+ROUTERS: dict[str, dict[str, Any]] = {
+    "router as printed, 16 cached inputs": {},
+    "router as printed, no cached inputs": {"cached_inputs": 0},
+    "router_width 16, 16 cached inputs": {"router_width": 16},
+}
+DENSE = "E2EVarNet, same widths"
+
+
+def _quiet(part: str) -> None:
+    """For callers who do not want to know what runs."""
+
+
+def bench_model(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
+    """All rows, each as soon as it is known; `on_part` is told what runs next."""
+    yield from against_fastmri(setting, on_part)
+    yield from bench_parts(setting, on_part)
+    yield from sensitivity(setting, on_part)
+    yield from experts(setting, on_part)
+    ways = {name: WAYS[name] for name in (CHOSEN, ALL)}
+    yield from samples(setting, 1, ways, on_part)
+    yield from promptmr(setting, on_part)
+    yield from bench_precision(setting, on_part)
+
+
+def against_fastmri(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
+    """E2EVarNet, plain, checkpointed and with low-resolution maps, against fastMRI's with the same weights."""
+    theirs, on_gpu = setting.fastmri(), setting.device != "cpu"
+    variants: dict[str, dict[str, Any]] = {
+        "E2EVarNet": {},
+        "E2EVarNet, checkpointing": {"checkpointing": True},
+        "E2EVarNet, maps at ACS resolution": {"sens_resolution": "acs"},
+    }
+    runners = {FASTMRI: Runner(theirs, setting)}
+    for name, options in variants.items():
+        runners[name] = Runner(setting.same_as(theirs, **options), setting)
+    expected, image = (runners[name].forward() for name in (FASTMRI, "E2EVarNet"))
+    difference = float((image - expected).norm() / expected.norm())
+    yield Row("E2EVarNet, output", FASTMRI, DIFFERENCE, difference, at_most=1e-5)
+
+    took = times({f"{name}, forward": runner.forward for name, runner in runners.items()}, setting, on_part)
+    for name in ("E2EVarNet", "E2EVarNet, maps at ACS resolution"):
+        pair = took[f"{name}, forward"], took[f"{FASTMRI}, forward"]
+        goal = {"at_least": 3.0 if on_gpu else 2.0} if name == "E2EVarNet" else {}
+        yield compared(f"{name}, forward", FASTMRI, pair, FASTER, setting.repeats, **goal)
+    took = times({f"{name}, step": runner.step for name, runner in runners.items()}, setting, on_part)
+    for name in variants:
+        pair = took[f"{name}, step"], took[f"{FASTMRI}, step"]
+        goal = {"at_least": 2.0} if name == "E2EVarNet" else {}
+        yield compared(f"{name}, step", FASTMRI, pair, FASTER, setting.repeats, **goal)
+    on_part("memory of a step")
+    held = {name: runner.step_memory() for name, runner in runners.items()}
+    for name, at_most in zip(variants, (0.5, 0.25, None), strict=True):
+        yield Row(f"{name}, step", FASTMRI, MEMORY, held[name] / held[FASTMRI], at_most=at_most)
+
+
+def sensitivity(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
+    """Coil maps estimated at ACS resolution, against the network at full resolution."""
+    ours, full = "sensitivity maps at ACS resolution", "at full resolution"
+    batch = setting.batch
+    kinds = ("acs", "full")
+    networks = {
+        kind: setting.network("e2e_varnet", sens_resolution=kind).to(setting.device) for kind in kinds
+    }
+
+    def maps(name: str) -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = networks[name].sensitivity(batch.kspace, batch.mask, batch.n_acs)
+        return found
+
+    on_part("operations")
+    counted = {name: operations(network.sensitivity, batch) for name, network in networks.items()}
+    whole = operations(networks["full"], batch)
+    yield Row("sensitivity network", "whole E2EVarNet", SHARE, counted["full"] / whole)
+    yield Row(ours, full, SHARE, counted["acs"] / counted["full"], at_most=0.1)
+    took = times({f"maps, {name}": partial(maps, name) for name in networks}, setting, on_part)
+    yield compared(ours, full, (took["maps, acs"], took["maps, full"]), TIME, setting.repeats)
+
+
+def experts(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
+    """MoRE with N = 8, K = 1 against the dense network with the encoder and decoder that run."""
+    runners = {DENSE: Runner(setting.network("e2e_varnet"), setting)}
+    for name, options in ROUTERS.items():
+        model = setting.network("more", n_experts=N_EXPERTS, top_k=1, **options)
+        runners[f"MoRE N={N_EXPERTS}, K=1, {name}"] = Runner(model, setting)
+        runners[f"MoRE N={N_EXPERTS}, K=1, {name}"].fill_cache()
+    for kind in ("forward", "step"):
+        works = {f"{name}, {kind}": getattr(runner, kind) for name, runner in runners.items()}
+        took = times(works, setting, on_part)
+        for name in list(works)[1:]:
+            # Reconstruction routes its own slice only: there a cache changes nothing.
+            if kind == "step" or "no cached" not in name:
+                yield compared(name, DENSE, (took[name], took[f"{DENSE}, {kind}"]), TIME, setting.repeats,
+                               at_most=1.1)  # fmt: skip
+    on_part("memory of a step")
+    held = {name: runner.step_memory() for name, runner in runners.items()}
+    for name in list(held)[1:]:
+        yield Row(f"{name}, step", DENSE, MEMORY, held[name] / held[DENSE], at_most=1.1)
+
+
+def promptmr(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
+    """PromptMR+ against E2EVarNet of the same widths: its time is to grow less than its arithmetic."""
+    name = "PromptMR+, preset paper"
+    runners = {
+        DENSE: Runner(setting.network("e2e_varnet"), setting),
+        name: Runner(setting.network("promptmr_plus", preset="paper"), setting),
+    }
+    on_part("operations")
+    ours, dense = (runners[each].operations() for each in (name, DENSE))
+    yield Row(name, DENSE, SHARE, ours / dense)
+    for kind in ("forward", "step"):
+        works = {f"{each}, {kind}": getattr(runner, kind) for each, runner in runners.items()}
+        took = times(works, setting, on_part)
+        pair = took[f"{name}, {kind}"], took[f"{DENSE}, {kind}"]
+        yield compared(f"{name}, {kind}", DENSE, pair, TIME, setting.repeats, at_most=ours / dense)

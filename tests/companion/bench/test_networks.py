@@ -1,0 +1,147 @@
+"""What is compared is equal, and every comparison gives its rows. How fast it is, no test asks."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from morelib.companion.bench.consistency import bench_consistency
+from morelib.companion.bench.data import OURS, PLAIN, VARNET, bench_data
+from morelib.companion.bench.dispatch import WAYS, bench_dispatch
+from morelib.companion.bench.growth import CHECKPOINTED, bench_growth, grid
+from morelib.companion.bench.model import ROUTERS, bench_model
+from morelib.companion.bench.network import Runner, Setting
+from morelib.companion.bench.parts import bench_parts
+from morelib.companion.bench.precision import psnr_difference
+from morelib.companion.bench.reference import FastmriVarNet
+from morelib.companion.bench.result import DIFFERENCE, FASTER, MEMORY, SHARE, TIME, Row
+from morelib.companion.bench.scale import bench_scale
+from morelib.companion.profile import NetworkSize, load_profile
+from morelib.nn.more import routings
+
+TINY = Setting((48, 40, 2), cascades=2, widths=(2, 3, 4, 5), sens_widths=(2, 4), repeats=1)
+
+
+def positive(rows: list[Row]) -> bool:
+    return all(row.value is None or row.value > 0 for row in rows)
+
+
+def test_the_rebuilt_network_is_fastmris_where_fastmri_can_build_it() -> None:
+    from fastmri.models import VarNet
+
+    theirs = VarNet(num_cascades=2, sens_chans=2, sens_pools=2, chans=3, pools=3)
+    rebuilt = FastmriVarNet(2, (3, 6, 12, 24), (2, 4, 8))
+    rebuilt.varnet.load_state_dict(theirs.state_dict())
+    batch = TINY.batch
+    with torch.no_grad():
+        image = rebuilt(batch.kspace, batch.mask, batch.n_acs).image
+        expected = theirs(torch.view_as_real(batch.kspace), batch.mask[..., None], batch.n_acs)
+    assert torch.equal(image, expected)
+
+
+def test_a_setting_is_plain_and_its_batch_is_undersampled_noise() -> None:
+    batch = TINY.batch
+    assert TINY.to_dict()["size"] == [48, 40, 2]
+    assert batch.kspace.shape == (1, 2, 48, 40)
+    assert torch.equal((batch.kspace != 0).any(-2).all(1), batch.mask[:, 0, 0])
+
+
+def test_a_step_trains_and_a_full_cache_is_full() -> None:
+    runner = Runner(TINY.network("more", n_experts=3, top_k=1, cached_inputs=4), TINY)
+    before = [parameter.clone() for parameter in runner.model.parameters()]
+    runner.fill_cache()
+    assert [len(routing.cache.state()) for routing in routings(runner.model)] == [4, 4]
+    assert not all(map(torch.equal, before, runner.model.parameters()))
+    assert runner.step_memory() > 0 and runner.operations() > 0
+
+
+def test_every_comparison_of_networks_has_its_row() -> None:
+    told: list[str] = []
+    rows = list(bench_model(TINY, told.append))
+    assert told
+    assert positive(rows)
+    assert all(row.value is not None or "compiled" in row.what for row in rows)
+    (output,) = [row for row in rows if row.unit == DIFFERENCE]
+    assert output.holds
+    assert {row.goal for row in rows if row.what == "E2EVarNet, step"} == {"at least 2", "at most 0.5"}
+    units = {
+        router: [row.unit for row in rows if router in row.what and "K=1" in row.what and row.value]
+        for router in ROUTERS
+    }
+    assert [sorted(each) for each in units.values()] == [
+        [MEMORY, TIME, TIME],
+        [MEMORY, TIME],
+        [MEMORY, TIME, TIME],
+    ]
+    promptmr = [row for row in rows if row.what.startswith("PromptMR+")]
+    assert [row.unit for row in promptmr] == [SHARE, TIME, TIME]
+    assert {row.at_most for row in promptmr[1:]} == {promptmr[0].value}
+    assert [row.holds for row in rows if "compiled" in row.what] == [None] * 3
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    rows = list(bench_parts(TINY))
+    assert len(rows) == 6
+    assert sum(row.value or 0 for row in rows if row.against == "fastMRI's VarNet") == pytest.approx(1)
+
+
+def test_both_forms_of_consistency_agree() -> None:
+    rows = list(bench_consistency(TINY))
+    assert [row.unit for row in rows] == [DIFFERENCE, FASTER] * 2
+    assert all(row.holds for row in rows if row.unit == DIFFERENCE)
+
+
+def test_pixels_and_samples_are_dispatched_every_way() -> None:
+    rows = list(bench_dispatch(TINY, width=8, tokens=64))
+    assert positive(rows)
+    assert len([row for row in rows if "pixels" in row.what]) == 4
+    assert len(rows) == 4 + 4 * (len(WAYS) - 1)
+
+
+def test_curves_have_every_system_at_every_value() -> None:
+    axes = grid(TINY)
+    assert axes["matrix"] == (20, 30, 40)
+    assert (axes["coils"], axes["cascades"]) == ((1, 2), (1, 2))
+    points = list(bench_growth(TINY, {"cascades": (1, 2), "experts": (1, 2)}))
+    assert len(points) == 2 * 3 + 2 * 3
+    assert all((point.forward is None) == (point.system == CHECKPOINTED) for point in points)
+    held = {(point.axis, point.value, point.system): point.memory for point in points}
+    assert held["cascades", 2, CHECKPOINTED] < held["cascades", 2, "E2EVarNet"]
+    assert held["cascades", 2, "E2EVarNet"] < held["cascades", 2, "fastMRI's VarNet"]
+    assert held["experts", 2, "MoRE, K = 1"] < held["experts", 2, "MoRE, K = N"]
+
+
+def test_reading_is_measured_on_equal_slices(tmp_path: Path) -> None:
+    rows = list(bench_data(tmp_path, files=3, slices=3, size=(48, 40, 2), repeats=1))
+    assert positive(rows)
+    assert (rows[0].value, rows[0].holds) == (1.0, True)
+    reading = {(row.what, row.against) for row in rows if OURS in row.what}
+    assert reading == {
+        (f"reading slices, {OURS}, {n} workers", against) for n in (0, 2) for against in (VARNET, PLAIN)
+    }
+    waits = [row for row in rows if "waiting" in row.what]
+    assert len(waits) == 3
+    assert all(0 < (row.value or 0) < 1 for row in waits)
+    assert [row.at_most for row in waits] == [None, 0.05, 0.05]
+
+
+def test_scale_counts_what_it_was_asked_for(tmp_path: Path) -> None:
+    rows = list(bench_scale(tmp_path, files=110, repeats=1))
+    assert positive(rows)
+    assert "110 files" in rows[0].what
+    assert len(list((tmp_path / "many").iterdir())) == 110
+
+
+def test_two_trainings_are_compared_by_their_psnr() -> None:
+    profile = load_profile("smoke")
+    phantom = replace(profile.data.phantom, volumes_per_category=3, size=32, coils=2, slices=1)
+    tiny = replace(
+        profile,
+        data=replace(profile.data, phantom=phantom),
+        split=replace(profile.split, train=0.34, val=0.33, test=0.33),
+        mask=replace(profile.mask, center_fraction=0.1),
+        model=NetworkSize(1, (4, 6), (4, 6)),
+        training=replace(profile.training, epochs=1),
+    )
+    assert 0 < psnr_difference(tiny, precision="bf16-mixed") < 1
