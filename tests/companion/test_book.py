@@ -11,6 +11,7 @@ import pytest
 
 from morelib.companion import book as book_module
 from morelib.companion.book import BookError, build_book, check_pages, prepare_javascript, toc_files
+from morelib.companion.notebooks import CHAPTERS
 from morelib.companion.plotly_mime import PLOTLY_MIME, PlotlyRenderer, figure_html
 from morelib.errors import UserError
 
@@ -42,7 +43,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_chapters_stand_in_order_in_the_table_of_contents() -> None:
     chapters = [page for page in toc_files(ROOT / "book") if page.startswith("chapters/")]
-    assert [Path(page).name[:2] for page in chapters] == [f"0{number}" for number in range(10)]
+    assert [Path(page).name for page in chapters] == [chapter.name for chapter in CHAPTERS]
 
 
 def test_lock_names_no_private_host() -> None:
