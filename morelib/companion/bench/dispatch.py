@@ -57,8 +57,9 @@ def pixels(
     }
     for kind in ("forward", "forward and backward"):
         took = _by_turns(ways, kind, setting, on_part)
-        for against in list(ways)[1:]:
-            yield compared(f"{own}, {kind}", against, (took[own], took[against]), TIME, setting.repeats)
+        for against, goal in (("one expert for all", 1.5), ("all experts for all", 0.5)):
+            pair = took[own], took[against]
+            yield compared(f"{own}, {kind}", against, pair, TIME, setting.repeats, at_most=goal)
 
 
 def samples(
