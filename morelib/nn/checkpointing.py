@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch.utils.checkpoint import checkpoint
 
 T = TypeVar("T")
@@ -19,4 +20,6 @@ def run(checkpointing: bool, function: Callable[..., T], *inputs: object) -> T:
     would be wrong without a word, because the forward pass is right. Hand tuples on, never lists. Random numbers are
     safe: PyTorch puts their state back before the second run.
     """
-    return checkpoint(function, *inputs, use_reentrant=False) if checkpointing else function(*inputs)
+    if not (checkpointing and torch.is_grad_enabled()):  # nothing to forget where nothing is kept
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False)
