@@ -118,11 +118,16 @@ def _prepare(model: nn.Module, config: TrainConfig, rank: int, processes: int) -
         # The dummy batch is shared out, so that together the processes see as many cached inputs as one would.
         routing.cache = InputCache(-(-routing.cache.capacity // processes), routing.cache.window)
     if config.compile:
-        # Sizes, widths and modes meet in the same few functions; beyond the limit they would quietly not be compiled.
-        torch._dynamo.config.recompile_limit = 64
-        for module in model.modules():
-            if isinstance(module, Encoder | Decoder | PromptUNet):
-                module.compile()  # in place: names of parameters stay
+        compile_unets(model)
+
+
+def compile_unets(model: nn.Module) -> None:
+    """Compile the U-Nets of `model` by `torch.compile`, in place: names of parameters stay."""
+    # Sizes, widths and modes meet in the same few functions; beyond the limit they would quietly not be compiled.
+    torch._dynamo.config.recompile_limit = 64
+    for module in model.modules():
+        if isinstance(module, Encoder | Decoder | PromptUNet):
+            module.compile()
 
 
 def train_step(

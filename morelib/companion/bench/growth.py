@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from morelib.companion.bench.dispatch import N_EXPERTS
 from morelib.companion.bench.network import AS_FASTMRI, OnPart, Runner, Setting, times
 
 FASTMRI, DENSE = "fastMRI's VarNet", "E2EVarNet"
 CHECKPOINTED = "E2EVarNet, checkpointing"
 ALL, ONE = "MoRE, K = N", "MoRE, K = 1"
-N_EXPERTS = 8
 # Of the routers the light one: what is drawn is the cost of experts, and that of routers stands in the table.
 ROUTER = {"router_width": 16}
 

@@ -14,11 +14,10 @@ from morelib.data.batches import Batch
 from morelib.evaluation.cost import by_turns, operations, peak_memory, seconds
 from morelib.nn import build_model, load_fastmri_state
 from morelib.nn.more import routings
-from morelib.nn.unet import Decoder, Encoder
 from morelib.nn.unrolled import Reconstruction, Unrolled
 from morelib.physics.masks import make_mask
 from morelib.training import TrainConfig
-from morelib.training.fit import train_step
+from morelib.training.fit import compile_unets, train_step
 
 ACCELERATION, CENTER_FRACTION = 8, 0.04
 # What fastMRI's network has and the paper's baseline has not.
@@ -83,10 +82,8 @@ class Runner:
         self.config = TrainConfig(lr=1e-6, precision=precision, compile=compile)
         self.fabric = Fabric(accelerator=setting.device, devices=1, precision=precision)  # type: ignore[arg-type]
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.config.lr)
-        if compile:  # as `fit` does
-            for module in model.modules():
-                if isinstance(module, Encoder | Decoder):
-                    module.compile()
+        if compile:
+            compile_unets(model)
         self.wrapped, self.optimizer = self.fabric.setup(model, optimizer)
 
     def forward(self) -> Tensor:
