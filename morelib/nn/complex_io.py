@@ -1,5 +1,6 @@
 """The door of a U-Net: a complex image becomes two normalised, padded real channels, and comes back."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,12 +27,12 @@ class Door:
 
         Real and imaginary part are each brought to zero mean and unit (unbiased) standard deviation per sample: this
         makes a network equivariant to the scale of k-space, which varies by orders of magnitude between scanners.
-        A constant part (a dead coil) has no standard deviation; it enters as zeros and leaves as it was, not as NaN.
+        A constant part (a dead coil) has no standard deviation; it enters as zeros, but for rounding, and leaves as it
+        was, not as NaN.
         """
         height, width = image.shape[-2:]
         x = torch.view_as_real(image).permute(0, 3, 1, 2)
-        std, mean = torch.std_mean(x, (-2, -1), keepdim=True)
-        x = (x - mean) / torch.where(std > 0, std, 1.0)
+        x, mean, std = standardise(x, (-2, -1))
         pad_y, pad_x = -height % SIZE_MULTIPLE, -width % SIZE_MULTIPLE
         top, left = pad_y // 2, pad_x // 2
         x = F.pad(x, (left, pad_x - left, top, pad_y - top))
@@ -49,3 +50,18 @@ class Door:
         if restore_mean:
             x = x + self.mean
         return torch.view_as_complex(x.permute(0, 2, 3, 1).contiguous())
+
+
+def standardise(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """x at zero mean and unit (unbiased) standard deviation over `axes`; the mean; the standard deviation.
+
+    Where x is constant to rounding, its standard deviation is zero and what comes out is zero but for rounding.
+    """
+    mean = x.mean(axes, keepdim=True)
+    x = x - mean
+    # Not torch.std_mean, which is ten times as slow and subtracts the mean once more.
+    number = math.prod(x.shape[axis] for axis in axes)
+    std = torch.linalg.vector_norm(x, dim=axes, keepdim=True) / max(number - 1, 1) ** 0.5
+    # The mean of a constant is rounded, and differs from it by a few units in the last place.
+    std = torch.where(std > 32 * torch.finfo(std.dtype).eps * mean.abs(), std, 0.0)
+    return x / torch.where(std > 0, std, 1.0), mean, std

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from morelib.nn.complex_io import standardise
 from morelib.routing.cab import ChannelAttentionBlock
 
 # Per decoder level, coarsest first: what that level of earlier cascades read, newest first.
@@ -182,8 +183,8 @@ class ComplexPromptUNet(nn.Module):
     normalisation, so this alone makes it equivariant to the scale of k-space. A shared one keeps the images of a sample
     comparable: the network can still see that the residual A^H A x - A^H y is small.
 
-    A sample that is constant (a dead coil, an empty slice) has no standard deviation. It enters as zeros and leaves as
-    its mean, not as NaN: what the U-Net makes of zeros is multiplied by a standard deviation of zero.
+    A sample that is constant (a dead coil, an empty slice) has no standard deviation. It enters as zeros, but for
+    rounding, and leaves as its mean, not as NaN: what the U-Net makes of it is multiplied by zero.
 
     Images are padded with zeros to a multiple of `size_multiple` after the normalisation, so that the padding is the
     mean brightness, half on each side and the odd pixel on the right and at the bottom; the output is cropped back.
@@ -202,8 +203,7 @@ class ComplexPromptUNet(nn.Module):
     def forward(self, images: Tensor, history: History | None = None) -> tuple[Tensor, History]:
         height, width = images.shape[-2:]
         x = torch.cat([images.real, images.imag], 1)
-        std, mean = torch.std_mean(x, (1, 2, 3), keepdim=True)
-        x = (x - mean) / torch.where(std > 0, std, 1.0)
+        x, mean, std = standardise(x, (1, 2, 3))
         pad_y, pad_x = -height % self.unet.size_multiple, -width % self.unet.size_multiple
         top, left = pad_y // 2, pad_x // 2
         x = F.pad(x, (left, pad_x - left, top, pad_y - top))

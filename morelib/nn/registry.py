@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from morelib.errors import UserError
 from morelib.nn import controls, e2e_varnet, hifi_mamba, more, promptmr_plus
 
@@ -42,7 +44,13 @@ def build_model(name: str, *, preset: str | None = None, **options: Any) -> Any:
         raise UserError(
             f"model {name} has no option {', '.join(unknown)}; its options are {', '.join(known)}"
         )
-    return factory(**{**(presets[preset] if preset else {}), **options})
+    model = factory(**{**(presets[preset] if preset else {}), **options})
+    for parameter in model.parameters():
+        if (
+            parameter.ndim == 4
+        ):  # Features are channels-last: kernels in another order are copied at every call.
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def _network(name: str) -> tuple[Callable[..., Any], dict[str, dict[str, Any]]]:

@@ -1,20 +1,42 @@
 """The SENSE forward operator A = M F S of the multi-coil model y = A x (paper, Sec. II)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from morelib.physics.fourier import fft2c, ifft2c
 
 
 def rss(coils: Tensor, dim: int = 1) -> Tensor:
     """Root sum of squares of complex or real coil images over `dim`; real. Its gradient at zero is zero, not NaN."""
-    if not coils.is_complex():
-        return torch.linalg.vector_norm(coils, dim=dim)
-    # The magnitude of each complex number would be a square root that is then squared.
-    dim = dim if dim >= 0 else dim - 1
-    return torch.linalg.vector_norm(torch.view_as_real(coils), dim=(dim, -1))
+    out: Tensor = _RootSumOfSquares.apply(coils, dim)
+    return out
+
+
+class _RootSumOfSquares(torch.autograd.Function):
+    """As torch.linalg.vector_norm, which is twenty times as slow on coils, whose pixels lie far apart in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, coils: Tensor, dim: int) -> Tensor:
+        ctx.dim = dim if dim >= 0 else dim + coils.ndim
+        # The magnitude of each complex number would be a square root that is then squared.
+        parts = torch.view_as_real(coils) if coils.is_complex() else coils.unsqueeze(-1)
+        first, *others = parts.unbind(ctx.dim)
+        squares = first.square()
+        for coil in others:  # one by one, so that there are no squares of all coils in memory
+            squares.addcmul_(coil, coil)
+        out = squares.sum(-1).sqrt_()
+        ctx.save_for_backward(coils, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        coils, out = ctx.saved_tensors
+        return coils * torch.where(out > 0, grad / out, 0.0).unsqueeze(ctx.dim), None
 
 
 def expand(image: Tensor, sens_maps: Tensor) -> Tensor:

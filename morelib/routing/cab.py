@@ -1,8 +1,11 @@
 """The channel-attention block: two convolutions whose output channels are rescaled by what the channels hold."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class ChannelAttentionBlock(nn.Module):
@@ -22,7 +25,7 @@ class ChannelAttentionBlock(nn.Module):
         bottleneck = max(channels // reduction, 1)
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.PReLU(),
+            _PReLU(),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
         )
         self.attention = nn.Sequential(
@@ -35,8 +38,11 @@ class ChannelAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.body(x)
-        scale = self._scale(features.mean((-2, -1)))
-        return torch.addcmul(x, scale[..., None, None], features)
+        if torch.compiler.is_compiling():  # which finds such gradients itself
+            return torch.addcmul(x, self._scale(features.mean((-2, -1)))[..., None, None], features)
+        scale = self._scale(_Mean.apply(features))
+        out: Tensor = _AddScaled.apply(x, features, scale[..., None, None])
+        return out
 
     def _scale(self, mean: Tensor) -> Tensor:
         """The attention of channel means (batch, channels): 1x1 convolutions of single pixels, as matrix products."""
@@ -63,3 +69,64 @@ def _windows(x: Tensor) -> Tensor:
     """The pixels that each tap of a 3x3 kernel sees of x (batch, channels, y, x) padded by zeros, as (9, y * x)."""
     seen_y, seen_x = (x.new_ones(3, n).tril(n - 2).triu(-1) for n in x.shape[-2:])
     return torch.einsum("iy,jx->ijyx", seen_y, seen_x).flatten(2).flatten(0, 1)
+
+
+# Three operations of PyTorch's with gradients that pass over the pixels fewer times, as a processor waits for memory.
+
+
+class _PReLU(nn.PReLU):
+    """One slope for all channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return super().forward(x)
+        out: Tensor = _PReLUFunction.apply(x, self.weight)
+        return out
+
+
+class _PReLUFunction(torch.autograd.Function):
+    """F.prelu, whose own backward writes what each pixel adds to the slope's gradient in a tensor, and then sums."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return F.prelu(x, slope)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, slope = ctx.saved_tensors
+        positive = torch.ops.aten.threshold_backward(grad, x, 0)
+        grad_x = torch.lerp(positive, grad, slope.to(grad.dtype))
+        negative = torch.sub(grad, positive, out=positive)
+        return grad_x, negative.mul_(x).sum(dtype=slope.dtype).view_as(slope)
+
+
+class _Mean(torch.autograd.Function):
+    """Over (y, x): (batch, channels). Its gradient is one number for all pixels, and is not written out for each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
+        return x.mean((-2, -1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        height, width = ctx.shape[-2:]
+        return (grad / (height * width))[..., None, None].expand(ctx.shape)
+
+
+class _AddScaled(torch.autograd.Function):
+    """x + scale * features with scale (batch, channels, 1, 1)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, features: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(features, scale)
+        return torch.addcmul(x, scale, features)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features, scale = ctx.saved_tensors
+        return grad, scale * grad, (grad * features).sum((-2, -1), keepdim=True)

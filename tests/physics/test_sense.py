@@ -98,6 +98,20 @@ def test_maps_of_an_unseen_pixel_are_zero_not_nan() -> None:
     torch.testing.assert_close(rss(normalised), expected)
 
 
+@pytest.mark.parametrize("dim", [1, -3])
+@pytest.mark.parametrize("dtype", [torch.complex128, torch.float64])
+def test_root_sum_of_squares_is_the_norm_over_coils(dtype: torch.dtype, dim: int) -> None:
+    coils = torch.randn(2, 3, 5, 4, dtype=dtype, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    torch.testing.assert_close(rss(coils, dim), torch.linalg.vector_norm(coils, dim=dim), rtol=1e-12, atol=0)
+    assert torch.autograd.gradcheck(lambda x: rss(x, dim), coils)
+
+
+def test_the_gradient_of_root_sum_of_squares_at_zero_is_zero() -> None:
+    coils = torch.zeros(1, 2, 3, 3, dtype=torch.complex64, requires_grad=True)
+    rss(coils).sum().backward()
+    assert torch.equal(coils.grad, torch.zeros_like(coils))
+
+
 def test_a_mask_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit sens_maps"):
         SenseOperator(_random(1, 2, 4, 6), torch.ones(1, 1, 1, 5, dtype=torch.bool))
