@@ -7,6 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+try:
+    from morelib.nn import norm_kernel as kernel
+except ImportError:  # PyTorch for processors comes without Triton
+    kernel = None  # type: ignore[assignment]
+
 Norm = Literal["none", "instance"]
 SLOPE, EPS = 0.2, 1e-5
 
@@ -18,43 +23,87 @@ class Activation(nn.Module):
         super().__init__()
         self.norm = norm
 
-    def forward(self, x: Tensor, channels: int | None = None) -> Tensor:
-        """(batch, channels, y, x), the output of a convolution, which is lost; of it the first `channels` or all."""
-        if self.norm == "none":
-            F.leaky_relu_(x[:, :channels], SLOPE)
-            return x
-        out: Tensor = _InstanceNormLeakyReLU.apply(x, channels)
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """(batch, channels, y, x), the output of a convolution, which is lost.
+
+        With `skip` (batch, skip_channels, y, x) it is joined behind the channels of x, as it is: what is kept for the
+        gradient then is the joined tensor only.
+        """
+        if (
+            torch.compiler.is_compiling()
+        ):  # which fuses the plain form, and cannot look into what stands below
+            x = F.leaky_relu(F.instance_norm(x, eps=EPS) if self.norm == "instance" else x, SLOPE)
+            return x if skip is None else torch.cat([x, skip], 1)
+        if skip is None and self.norm == "none":
+            return F.leaky_relu_(x, SLOPE)
+        activation = _LeakyReLU if self.norm == "none" else _InstanceNormLeakyReLU
+        out: Tensor = activation.apply(x, skip)
         return out
 
 
+class _LeakyReLU(torch.autograd.Function):
+    """leaky_relu(x) and the skip behind it. An operation in place on part of a tensor would copy its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, skip: Tensor) -> Tensor:
+        out = torch.cat([x, skip], 1)
+        F.leaky_relu_(out[:, : x.shape[1]], SLOPE)
+        ctx.channels = x.shape[1]
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        (out,), n = ctx.saved_tensors, ctx.channels
+        return torch.ops.aten.leaky_relu_backward(grad[:, :n], out[:, :n], SLOPE, True), grad[:, n:]
+
+
 class _InstanceNormLeakyReLU(torch.autograd.Function):
-    """leaky_relu((x - mean) / sqrt(var + eps)), mean and variance over (y, x), in the memory of x.
+    """leaky_relu((x - mean) / sqrt(var + eps)), mean and variance over (y, x), in the memory of x or before the skip.
 
     Its gradient needs the output and one number per channel, nothing else: leaky ReLU can be undone. The output is
     what the next convolution keeps anyway, so normalisation costs no memory (Rota Bulo 2018, arXiv 1712.02616).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, channels: int | None) -> Tensor:
-        part = x[:, :channels]
-        part.sub_(_mean(part))
-        rstd = (_mean(part * part) + EPS).rsqrt()
-        F.leaky_relu_(part.mul_(rstd), SLOPE)
-        ctx.mark_dirty(x)
-        ctx.save_for_backward(x, rstd)
-        return x
+    def forward(ctx: Any, x: Tensor, skip: Tensor | None) -> Tensor:
+        by_kernel, n = kernel and kernel.usable(x), x.shape[1]
+        if skip is None:
+            out = x
+            ctx.mark_dirty(x)
+        elif by_kernel:
+            shape = (len(x), n + skip.shape[1], *x.shape[2:])
+            out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+            out[:, n:] = skip
+        else:
+            out = torch.cat([x, skip], 1)
+        part = out[:, :n]
+        if by_kernel:
+            rstd = kernel.normalise(x, part, SLOPE, EPS)
+        else:
+            part.sub_(_mean(part))
+            rstd = (_mean(part * part) + EPS).rsqrt()
+            F.leaky_relu_(part.mul_(rstd), SLOPE)
+        ctx.save_for_backward(out, rstd)
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        x, rstd = ctx.saved_tensors
-        out, grad, rest = x[:, : rstd.shape[1]], grad[:, : rstd.shape[1]], grad[:, rstd.shape[1] :]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        out, rstd = ctx.saved_tensors
+        n = rstd.shape[1]
+        skip = grad[:, n:] if out.shape[1] > n else None
+        grad, out = grad[:, :n], out[:, :n]
+        if kernel and kernel.usable(out):
+            return kernel.gradient(out, grad, rstd, SLOPE), skip
+        # Leaky ReLU scales the gradient by what it scales the normalised x by, so their products need no undoing.
+        slope = _mean(grad * out)
         grad = torch.ops.aten.leaky_relu_backward(grad, out, SLOPE, True)
         normalised = F.leaky_relu(out, 1 / SLOPE)
-        slope = _mean(grad * normalised)
         # d/dx: rstd (g - mean(g) - x mean(g x)), x normalised
-        grad = torch.addcmul(-rstd * _mean(grad), grad, rstd).addcmul_(normalised, -rstd * slope)
-        return torch.cat([grad, rest], 1) if rest.shape[1] else grad, None
+        torch.addcmul(-rstd * _mean(grad), grad, rstd, out=grad).addcmul_(normalised, -rstd * slope)
+        return grad, skip
 
 
 def _mean(x: Tensor) -> Tensor:

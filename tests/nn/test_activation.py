@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from morelib.nn.activation import EPS, SLOPE, Activation
+from morelib.nn.activation import EPS, SLOPE, Activation, Norm
 from morelib.nn.unet import UNet
 
 
@@ -22,6 +22,20 @@ def test_equal_to_pytorchs_two_layers_in_value_and_gradient(channels_last: bool)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     a, b = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs))
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["none", "instance"])
+def test_a_skip_is_joined_as_it_is_in_value_and_gradient(norm: Norm) -> None:
+    x, skip = _input().requires_grad_(), (_input() + 1)[:, :2].requires_grad_()
+    weight = torch.randn(2, 5, 7, 9, dtype=x.dtype)
+    ours = Activation(norm)(1.0 * x, skip)
+    theirs = F.leaky_relu(F.instance_norm(x, eps=EPS) if norm == "instance" else x, SLOPE)
+    theirs = torch.cat([theirs, skip], 1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    for a, b in zip(
+        *(torch.autograd.grad((y * weight).sum(), (x, skip)) for y in (ours, theirs)), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_gradient_by_finite_differences() -> None:
