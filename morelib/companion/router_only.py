@@ -107,9 +107,9 @@ def frozen_inputs(model: Unrolled, dataset: SliceDataset, limit: int = 280) -> F
     return FrozenInputs({"centre": centre, "pool": pool}, labels)
 
 
-def stacks(inputs: Sequence[Tensor]) -> list[Tensor]:
-    """`inputs` in their order, neighbours of equal size in one batch."""
-    return [torch.cat(list(group)) for _, group in groupby(inputs, key=lambda x: x.shape)]
+def stacks(inputs: Sequence[Tensor]) -> list[list[Tensor]]:
+    """`inputs` in their order, neighbours of equal size in one batch, as `route` takes them."""
+    return [list(group) for _, group in groupby(inputs, key=lambda x: x.shape)]
 
 
 @torch.no_grad()

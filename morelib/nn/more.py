@@ -163,16 +163,25 @@ def routings(model: nn.Module) -> list[SampleRouting]:
     return [denoiser.routing for denoiser in _denoisers(model)]
 
 
-def drop_idle_gradients(model: nn.Module, counts: Sequence[Sequence[float]]) -> None:
+def expert_parameters(model: nn.Module) -> list[list[list[nn.Parameter]]]:
+    """The parameters of every expert of every cascade that has some."""
+    return [[list(expert.parameters()) for expert in each.experts] for each in _denoisers(model)]
+
+
+def drop_idle_gradients(
+    experts: Sequence[Sequence[Sequence[nn.Parameter]]], counts: Sequence[Sequence[float]]
+) -> None:
     """Make the gradients of experts that no sample chose None, so that AdamW leaves them alone on every device.
 
     Args:
+        experts: what `expert_parameters` gives.
         counts: how often each expert was chosen in this step, by all processes together: one row per cascade.
     """
-    for denoiser, row in zip(_denoisers(model), counts, strict=True):
-        for expert, count in zip(denoiser.experts, row, strict=True):
+    for cascade, row in zip(experts, counts, strict=True):
+        for parameters, count in zip(cascade, row, strict=True):
             if not count:
-                expert.zero_grad(set_to_none=True)
+                for parameter in parameters:
+                    parameter.grad = None
 
 
 def _denoisers(model: nn.Module) -> list[MoreDenoiser]:

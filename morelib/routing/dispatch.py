@@ -53,17 +53,29 @@ def _named(experts: Sequence[nn.Module], selected: Tensor) -> Run:
 
 def _gathered(experts: Sequence[nn.Module], selected: Tensor) -> Run:
     shapes = {name: parameter.shape for name, parameter in experts[0].named_parameters()}
-    # One row per expert, so that two operations gather all layers.
-    rows = torch.cat([parameter.flatten() for expert in experts for parameter in expert.parameters()])
+    # One row per expert, so that two operations gather all layers; in the order of channels-last kernels.
+    rows = torch.cat([_last(parameter).flatten() for expert in experts for parameter in expert.parameters()])
     chosen = rows.view(len(experts), -1).index_select(0, selected.flatten()).unbind()
 
     def run(choice: int, sample: list[Tensor]) -> Tensor:
         pieces = chosen[choice].split([shape.numel() for shape in shapes.values()])
-        parameters = {name: x.view(shape) for (name, shape), x in zip(shapes.items(), pieces, strict=True)}
+        parameters = {
+            name: _second(piece, shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+        }
         output: Tensor = functional_call(experts[0], parameters, (sample,))
         return output
 
     return run
+
+
+def _last(parameter: Tensor) -> Tensor:
+    """The second axis of a kernel behind the others: as it lies in memory, if that is channels-last."""
+    return parameter.movedim(1, -1) if parameter.ndim > 1 else parameter
+
+
+def _second(row: Tensor, shape: torch.Size) -> Tensor:
+    """A kernel of this shape from what `_last` made of it."""
+    return row.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1) if len(shape) > 1 else row
 
 
 def mix_all_experts(

@@ -21,7 +21,7 @@ class RouterLosses(NamedTuple):
     sparse: Tensor
     z: Tensor
 
-    def weighted(self, alpha_aux: float, alpha_sparse: float, alpha_z: float) -> Tensor:
+    def weighted(self, alpha_aux: float | Tensor, alpha_sparse: float, alpha_z: float) -> Tensor:
         """Eq. 7 with its three coefficients alpha_1, alpha_2, alpha_3."""
         return alpha_aux * self.aux + alpha_sparse * self.sparse + alpha_z * self.z
 

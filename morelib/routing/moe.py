@@ -61,7 +61,7 @@ class SampleRouting:
         self.gate_gradient = gate_gradient
         self.crop = crop
         self.cache = InputCache(cached_inputs, cache_window)
-        self.tau = 0.0
+        self.tau: float | Tensor = 0.0
 
     def __call__(
         self, router: Router, features: Sequence[Tensor], training: bool
@@ -88,7 +88,7 @@ class SampleRouting:
         record = RoutingRecord(own.logits, own.gates, selected[:batch], own.embedding, losses)
         return self._weights(own.gates, selected[:batch]), record
 
-    def _select(self, output: RouterOutput, tau: float) -> Tensor:
+    def _select(self, output: RouterOutput, tau: float | Tensor) -> Tensor:
         scores = output.gates if self.noise_on == "gates" else output.logits
         return select_top_k(scores, self.top_k, tau)
 

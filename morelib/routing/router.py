@@ -92,16 +92,21 @@ class Router(nn.Module):
         # All gates start equal, so that no expert is ahead before anything was learned.
         nn.init.zeros_(self.gate.weight)
 
-    def forward(self, x: Tensor) -> RouterOutput:
-        """Route a router batch (batch, channels, y, x), as `router_input` makes it.
+    def forward(self, *parts: Tensor) -> RouterOutput:
+        """Route a router batch (batch, channels, y, x), as `router_input` makes it; in parts, if it has some.
 
         In the precision of the weights, also under autocast: rounded gates tie, and ties all go to one expert.
         """
-        with torch.autocast(x.device.type, enabled=False):
-            # Outside of what may run twice: running statistics are updated once.
-            x = self.standardise_input(x.to(self.gate.weight.dtype))
+        weight = self.gate.weight
+        with torch.autocast(weight.device.type, enabled=False):
+            inputs = [part.to(weight.dtype) for part in parts]
+            if isinstance(self.standardise_input, nn.BatchNorm2d):
+                # Outside of what may run twice: running statistics are updated once.
+                inputs = [self.standardise_input(torch.cat(inputs))]
             pooled = (
-                checkpoint(self._pooled, x, use_reentrant=False) if self.checkpointing else self._pooled(x)
+                checkpoint(self._pooled, *inputs, use_reentrant=False)
+                if self.checkpointing
+                else self._pooled(*inputs)
             )
             # Eq. 4: F_r = MLP(GAP(E_r))
             embedding = self.standardise_embedding(self.mlp(pooled))
@@ -109,19 +114,26 @@ class Router(nn.Module):
             # Eq. 5
             return RouterOutput(logits, logits.softmax(-1), embedding)
 
-    def _pooled(self, x: Tensor) -> Tensor:
+    def _pooled(self, *parts: Tensor) -> Tensor:
         """GAP(E_r), (batch, channels)."""
         first, last = self.blocks
         assert isinstance(last, ChannelAttentionBlock)  # which nn.Sequential does not tell type checkers
         # Channels-last, like the U-Nets: a fifth faster on a processor.
-        x = self.reduce(x).contiguous(memory_format=torch.channels_last)
+        # Reduced before they are joined: cached inputs are not copied for the gradient.
+        reduced = [self.reduce(part) for part in parts]
+        x = torch.cat(reduced) if len(reduced) > 1 else reduced[0]
+        x = x.contiguous(memory_format=torch.channels_last)
         # Eq. 3: E_r = CAB^2(Cat(Crop(E_i))), of which only the mean is wanted
         return last.pooled(first(x))
 
 
-def route(router: Router, batches: Sequence[Tensor]) -> RouterOutput:
-    """Route batches that differ in image size, one after the other; the outputs are joined in their order."""
-    return RouterOutput(*[torch.cat(fields) for fields in zip(*map(router, batches), strict=True)])
+def route(router: Router, batches: Sequence[Sequence[Tensor]]) -> RouterOutput:
+    """Route batches that differ in image size, one after the other; the outputs are joined in their order.
+
+    A batch may be in parts, (n, channels, y, x) each, that differ in n.
+    """
+    outputs = [router(*parts) for parts in batches]
+    return RouterOutput(*[torch.cat(fields) for fields in zip(*outputs, strict=True)])
 
 
 class _EmbeddingNorm(nn.BatchNorm1d):

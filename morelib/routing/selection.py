@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 
 
-def select_top_k(gates: Tensor, k: int, tau: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+def select_top_k(
+    gates: Tensor, k: int, tau: float | Tensor = 0.0, generator: torch.Generator | None = None
+) -> Tensor:
     """Indices of the K largest entries of gates + tau * eps, eps ~ N(0, 1).
 
     Args:
         gates: (batch, n_experts), usually softmax probabilities.
         k: how many experts to choose, 1 <= k <= n_experts.
-        tau: noise temperature; 0 chooses without noise.
+        tau: noise temperature; 0 chooses without noise. A tensor (scalar) is not looked at: noise is drawn always.
         generator: source of the noise; PyTorch's default generator when None.
 
     Returns:
@@ -22,7 +24,7 @@ def select_top_k(gates: Tensor, k: int, tau: float = 0.0, generator: torch.Gener
     if not 1 <= k <= n_experts:
         raise ValueError(f"top_k is {k}, but there are {n_experts} experts")
     scores = gates.detach()
-    if tau > 0:
+    if isinstance(tau, Tensor) or tau > 0:
         noise = torch.randn(scores.shape, generator=generator, dtype=scores.dtype, device=scores.device)
         # Eq. 8: noise enters the selection only
         scores = scores + tau * noise

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from morelib.evaluation.cost import peak_memory
 from morelib.nn import Unrolled, build_model
 from morelib.nn import more as network
-from morelib.nn.more import drop_idle_gradients, routings
+from morelib.nn.more import drop_idle_gradients, expert_parameters, routings
 from morelib.physics.masks import acs_columns
 from morelib.routing.dispatch import mix_experts
 from morelib.routing.losses import mean_losses
@@ -93,7 +93,7 @@ def test_gathered_experts_train_like_chosen_modules(
         output = _step(model, *_data(batch, torch.complex128))
         if gather:
             counts = [expert_counts(record.selected, 8).tolist() for record in output.routing]
-            drop_idle_gradients(model, counts)
+            drop_idle_gradients(expert_parameters(model), counts)
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         results.append((output.image, gradients))
     (image, gradients), (expected_image, expected) = results

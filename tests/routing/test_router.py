@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from morelib.routing import Router, SampleRouting
@@ -72,6 +73,28 @@ def test_the_pooled_block_is_the_mean_of_the_block_in_value_and_gradient(size: t
         torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-14)
 
 
+def test_the_block_is_made_of_pytorchs_operations_in_value_and_gradient() -> None:
+    torch.manual_seed(0)
+    block = ChannelAttentionBlock(6).double()
+    x = torch.randn(3, 6, 5, 4, dtype=torch.float64, requires_grad=True)
+    first, activation, second = block.body
+    features = second(F.prelu(first(x), activation.weight))
+    results = []
+    for output in (block(x), x + block.attention(features) * features):
+        results.append([output, *torch.autograd.grad(output.square().sum(), [x, *block.parameters()])])
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-12)
+
+
+def test_a_router_batch_may_come_in_parts() -> None:
+    parts = [torch.randn(n, 20, 6, 5) for n in (1, 3)]
+    for options in ({}, {"width": 4}, {"standardise": True}):
+        torch.manual_seed(0)
+        router = Router(20, 4, **options)
+        for together, apart in zip(router(torch.cat(parts)), router(*parts), strict=True):
+            torch.testing.assert_close(together, apart)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_does_not_reach_the_router(dtype: torch.dtype) -> None:
     """Features may come in a short format; what is made of them has the precision of the weights."""
@@ -116,7 +139,7 @@ def test_evaluation_has_no_noise_no_losses_and_leaves_the_cache_alone() -> None:
     _, second = routing(router, _features(8), training=False)
     assert torch.equal(first.selected, second.selected)
     assert first.losses is None
-    assert not routing.cache.entries
+    assert not len(routing.cache)
 
 
 def test_cached_inputs_change_the_losses_and_not_the_decision() -> None:
@@ -156,8 +179,35 @@ def test_cache_is_first_in_first_out_and_cropped() -> None:
     cache = InputCache(capacity=3, window=(2, 2))
     for value in range(5):
         cache.push(torch.full((1, 1, 4, 6), float(value)))
-    assert [entry.shape for entry in cache.entries] == [(1, 2, 2)] * 3
-    assert [entry.mean().item() for entry in cache.entries] == [2, 3, 4]
+    assert [entry.shape for entry in cache.state()] == [(1, 2, 2)] * 3
+    assert [entry.mean().item() for entry in cache.state()] == [2, 3, 4]
+
+
+def test_cache_of_any_sizes_keeps_what_a_list_would_keep() -> None:
+    torch.manual_seed(0)
+    cache, kept = InputCache(capacity=5, window=(4, 4)), []
+    for step in range(40):
+        pushed = torch.randn(1 + step % 2, 2, 3 + (step % 7 > 4), 4)
+        cache.push(pushed)
+        kept = [*kept, *pushed][-5:]
+        assert len(cache) == len(kept)
+        assert all(map(torch.equal, cache.state(), kept))
+        if step % 3:  # what was pushed last settles, or waits
+            by_size = cache.batches()
+            assert sum(len(part) for parts in by_size for part in parts) == len(kept)
+            assert all(map(torch.equal, cache.state(), kept))
+        if step % 11 == 10:
+            cache.load_state(cache.state())
+
+
+def test_a_full_cache_of_one_size_stays_where_it_is() -> None:
+    cache, moved = InputCache(capacity=3, window=(2, 2)), []
+    for value in range(8):
+        (entries,) = [*cache.batches(), [None]][0]
+        cache.push(torch.full((1, 1, 2, 2), float(value)))
+        moved.append((cache.moved, entries is not None and entries.data_ptr()))
+    assert len(set(moved[4:])) == 1 and moved[3] != moved[2]
+    assert [entry.mean().item() for entry in cache.state()] == [5, 6, 7]
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 4])
