@@ -1,7 +1,8 @@
 """Reconstructing whole volumes, scoring them, and the file `metrics.json` that keeps scores with their protocol."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from morelib.evaluation.scores import VolumeScore
 from morelib.evaluation.statistics import means_by_category
 from morelib.files import write_json
 from morelib.nn import Reconstruction
+from morelib.nn.graphs import Replayed, copied, recordable
 from morelib.physics.fourier import centre_crop, ifft2c
 from morelib.physics.sense import rss
 
@@ -52,29 +54,40 @@ def reconstruct_volume(
     slice.
     """
     predictions, targets = [], []
+    with ready(model, device) as run:
+        for item in slices:
+            batch = collate([item]).to(device)
+            output = run(batch.kspace, batch.mask, n_acs=batch.n_acs)
+            image = output.image[0].float().cpu()
+            if not bool(torch.isfinite(image).all()):
+                raise UserError(
+                    f"{item.volume}: the reconstruction of slice {item.index} holds NaN or infinite values;"
+                    " use other weights, or train again with a lower learning rate"
+                )
+            if on_slice is not None:
+                on_slice(batch, output)
+            prediction = centre_crop(image, (item.target.shape[0], item.target.shape[1]))
+            predictions.append(prediction.numpy())
+            targets.append(centre_crop(item.target, (prediction.shape[0], prediction.shape[1])).numpy())
+    return np.stack(predictions), np.stack(targets)
+
+
+@contextmanager
+def ready(model: Model, device: torch.device | str) -> Iterator[Model]:
+    """`model` as it reconstructs: a module on `device` in evaluation mode, without gradients, afterwards as it was.
+
+    Where that is possible, passes are recorded as CUDA graphs and replayed, see `morelib.nn.graphs`.
+    """
     training = isinstance(model, nn.Module) and model.training
     if isinstance(model, nn.Module):
         model.to(device).eval()
+    replayed = Replayed(model) if recordable(model, device) else None
     try:
         with torch.inference_mode():
-            for item in slices:
-                batch = collate([item]).to(device)
-                output = model(batch.kspace, batch.mask, n_acs=batch.n_acs)
-                image = output.image[0].float().cpu()
-                if not bool(torch.isfinite(image).all()):
-                    raise UserError(
-                        f"{item.volume}: the reconstruction of slice {item.index} holds NaN or infinite values;"
-                        " use other weights, or train again with a lower learning rate"
-                    )
-                if on_slice is not None:
-                    on_slice(batch, output)
-                prediction = centre_crop(image, (item.target.shape[0], item.target.shape[1]))
-                predictions.append(prediction.numpy())
-                targets.append(centre_crop(item.target, (prediction.shape[0], prediction.shape[1])).numpy())
+            yield model if replayed is None else lambda *x, **settings: copied(replayed(*x, **settings))
     finally:
         if isinstance(model, nn.Module):
             model.train(training)
-    return np.stack(predictions), np.stack(targets)
 
 
 def evaluate(
@@ -103,24 +116,25 @@ def evaluate(
     share = range(rank, len(dataset.volumes), processes)
     # A row for each volume, zeros where another process fills it in: their sum is exact, and in order.
     numbers = torch.zeros(len(dataset.volumes), 4, dtype=torch.float64)
-    for done, number in enumerate(share, start=1):
-        info, items = dataset.volumes[number], dataset.items_of(number)
-        if not info.has_target:
-            raise UserError(
-                f"{info.path}: undersampled file without a target; use `morelib reconstruct` for it"
-            )
-        prediction, target = reconstruct_volume(model, (dataset[item] for item in items), device, on_slice)
-        if not target.any():
-            raise UserError(
-                f"{info.path}: the target is zero everywhere, nothing to score; leave the file out"
-            )
-        row = [
-            dataset.mask(items[0]).acceleration,
-            *(score(target, prediction) for score in (psnr, ssim, nmse)),
-        ]
-        numbers[number] = torch.tensor(row, dtype=numbers.dtype)
-        if progress is not None:
-            progress(done, len(share))
+    with ready(model, device) as run:
+        for done, number in enumerate(share, start=1):
+            info, items = dataset.volumes[number], dataset.items_of(number)
+            if not info.has_target:
+                raise UserError(
+                    f"{info.path}: undersampled file without a target; use `morelib reconstruct` for it"
+                )
+            prediction, target = reconstruct_volume(run, (dataset[item] for item in items), device, on_slice)
+            if not target.any():
+                raise UserError(
+                    f"{info.path}: the target is zero everywhere, nothing to score; leave the file out"
+                )
+            row = [
+                dataset.mask(items[0]).acceleration,
+                *(score(target, prediction) for score in (psnr, ssim, nmse)),
+            ]
+            numbers[number] = torch.tensor(row, dtype=numbers.dtype)
+            if progress is not None:
+                progress(done, len(share))
     if together:
         numbers = numbers.to("cuda" if dist.get_backend() == "nccl" else "cpu")
         dist.all_reduce(numbers)

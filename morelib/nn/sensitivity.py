@@ -35,7 +35,12 @@ def find_acs(mask: Tensor) -> Tensor:
 
 def acs_of(mask: Tensor, n_acs: int | Tensor | None) -> Tensor:
     """The autocalibration columns of each mask, bool like `mask` (batch, 1, 1, x); `n_acs` wide, found when None."""
-    counts = find_acs(mask) if n_acs is None else torch.as_tensor(n_acs, device=mask.device).expand(len(mask))
+    if n_acs is None:
+        counts = find_acs(mask)
+    elif isinstance(n_acs, int):  # written there by the device, where a copy would make it wait
+        counts = torch.full((len(mask),), n_acs, device=mask.device)
+    else:
+        counts = n_acs.to(mask.device).expand(len(mask))
     return acs_columns(mask.shape[-1], counts)
 
 

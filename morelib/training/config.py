@@ -36,6 +36,7 @@ class TrainConfig:
     compile: bool = (
         False  # the U-Nets by torch.compile; other sizes than the first are compiled once more, for all
     )
+    graphs: bool = True  # on one GPU: passes recorded as CUDA graphs and replayed, see morelib.nn.graphs
     workers: int = 1  # threads that read ahead; 0: none
     checkpoint_steps: int = 500  # a checkpoint to resume from this often, and after every epoch
 

@@ -1,39 +1,32 @@
 """The training loop: reconstruction loss plus router losses, early stopping, exact resume."""
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from rich.progress import Progress as ProgressBar
-from torch import Tensor, nn
+from torch import nn
 
-from morelib.data.batches import Batch, Loader
+from morelib.data.batches import Loader
 from morelib.data.dataset import SliceDataset
 from morelib.files import write_text
-from morelib.nn.more import drop_idle_gradients, routings
-from morelib.nn.prompt_unet import PromptUNet
-from morelib.nn.unet import Decoder, Encoder
-from morelib.nn.unrolled import Reconstruction, Record
-from morelib.routing import PixelRouting, RoutingRecord
+from morelib.nn.more import routings
+from morelib.nn.unrolled import Reconstruction
 from morelib.routing.cache import InputCache
 from morelib.routing.diagnostics import effective_experts
-from morelib.routing.losses import anneal, mean_losses
-from morelib.routing.selection import expert_counts
+from morelib.routing.losses import anneal
 from morelib.training.checkpoint import Checkpoint, Progress, load_weights, save_weights
 from morelib.training.config import TrainConfig
 from morelib.training.losses import ssim_loss
 from morelib.training.processes import is_main, launch, mean_over_processes, share_buffers
+from morelib.training.step import Diverged, TrainStep, compile_unets, new_optimizer, shares
+
+__all__ = ["Diverged", "Log", "fit", "validation_loss"]
 
 OnEpoch = Callable[[dict[str, Any]], None]
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer a number. The message names the volume and the slice it happened on."""
 
 
 def fit(
@@ -70,8 +63,8 @@ def fit(
     )
     rank, processes = fabric.global_rank, fabric.world_size
     _prepare(model, config, rank, processes)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    wrapped, optimizer = fabric.setup(model, optimizer)
+    wrapped, optimizer = fabric.setup(model, new_optimizer(model, config, fabric.device))
+    step = TrainStep(fabric, wrapped, optimizer, config)
     checkpoint = Checkpoint(folder / "resume", rank, processes)
     progress = checkpoint.load(model, optimizer)
     log = Log(folder / "log.jsonl", keep=progress.log_lines)
@@ -85,11 +78,8 @@ def fit(
             started = perf_counter()
             wrapped.train()
             for batch in batches.epoch(progress.epoch, skip=progress.step_in_epoch):
-                settings = _anneal_routing(model, config, progress.step / (config.epochs * steps_per_epoch))
-                terms = train_step(
-                    fabric, wrapped, optimizer, batch.to(fabric.device), config, settings["alpha_aux"]
-                )
-                _count(progress, terms)
+                settings = _annealed(config, progress.step / (config.epochs * steps_per_epoch))
+                _count(progress, step(batch.to(fabric.device), **settings))
                 bar.update(task, completed=progress.step, description=f"epoch {progress.epoch + 1}")
                 if progress.step % config.checkpoint_steps == 0 and progress.step_in_epoch < steps_per_epoch:
                     checkpoint.save(model, optimizer, progress)
@@ -121,79 +111,9 @@ def _prepare(model: nn.Module, config: TrainConfig, rank: int, processes: int) -
         compile_unets(model)
 
 
-def compile_unets(model: nn.Module) -> None:
-    """Compile the U-Nets of `model` by `torch.compile`, in place: names of parameters stay."""
-    # Sizes, widths and modes meet in the same few functions; beyond the limit they would quietly not be compiled.
-    torch._dynamo.config.recompile_limit = 64
-    for module in model.modules():
-        if isinstance(module, Encoder | Decoder | PromptUNet):
-            module.compile()
-
-
-def train_step(
-    fabric: Fabric, model: nn.Module, optimizer: Any, batch: Batch, config: TrainConfig, alpha_aux: float
-) -> dict[str, float]:
-    """One optimiser step; returns the unweighted terms of the loss for the log."""
-    output: Reconstruction = model(batch.kspace, batch.mask, batch.n_acs)
-    reconstruction = ssim_loss(output.image, batch.target, batch.max_value)
-    loss, terms = reconstruction, {"train_ssim_loss": reconstruction.detach()}
-    records = output.routing or ()
-    if losses := [record.losses for record in records if isinstance(record, RoutingRecord) and record.losses]:
-        router = mean_losses(losses)
-        # Eq. 7 is added to the reconstruction loss; its gradient ends at the routers' detached inputs.
-        loss = loss + router.weighted(alpha_aux, config.alpha_sparse, config.alpha_z)
-        terms |= {name: term.detach() for name, term in router._asdict().items()}
-    if balances := [record.balance for record in records if isinstance(record, PixelRouting)]:
-        # HiFi-MambaV2 balances single pixels; as published, this gradient does reach the features.
-        balance = torch.stack(balances).mean()
-        loss = loss + config.alpha_balance * balance
-        terms["balance"] = balance.detach()
-    terms |= _usage_terms(records)
-    # Experts without samples keep gradient None, and AdamW leaves them alone.
-    optimizer.zero_grad(set_to_none=True)
-    fabric.backward(loss)
-    norm = fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-    assert norm is not None
-    terms |= {"grad_norm": norm, "loss": loss.detach()}
-    # One transfer from the device, not one per term, and one between processes.
-    values = mean_over_processes(torch.stack([value.float() for value in terms.values()])).tolist()
-    numbers = dict(zip(terms, values, strict=True))
-    if not math.isfinite(numbers.pop("loss") + numbers["grad_norm"]):
-        _stop(fabric, batch, loss.detach(), numbers["grad_norm"])
-    if routings(model):  # on a GPU experts without samples have a gradient all the same
-        drop_idle_gradients(model, _shares(numbers, "load"))
-    optimizer.step()
-    return numbers
-
-
-def _stop(fabric: Fabric, batch: Batch, loss: Tensor, norm: float) -> NoReturn:
-    """Raise `Diverged` in all processes with the message of the one whose loss it was, if there is one."""
-    where = ", ".join(f"{name} slice {i}" for name, i in zip(batch.volume, batch.index, strict=True))
-    message = (
-        f"loss {loss.item()}, gradient norm {norm} on {where}; lower lr or clip_norm, or check this file"
-    )
-    sick = torch.as_tensor(fabric.all_gather((~torch.isfinite(loss)).int()))
-    raise Diverged(fabric.broadcast(message, src=int(sick.argmax())))
-
-
-def _usage_terms(records: Sequence[Record]) -> dict[str, Tensor]:
-    """Counts of selections and sums of gates, by cascade and expert."""
-    terms = {}
-    for cascade, record in enumerate(records):
-        counts = expert_counts(record.selected, record.gates.shape[-1])
-        gates = record.gates.detach().flatten(0, -2).sum(0)
-        for expert, (count, gate) in enumerate(zip(counts, gates, strict=True)):
-            terms[f"load/{cascade}/{expert}"] = count
-            terms[f"gate/{cascade}/{expert}"] = gate
-    return terms
-
-
-def _anneal_routing(model: nn.Module, config: TrainConfig, fraction: float) -> dict[str, float]:
-    """Set the selection noise of every router and return the current tau and alpha_1."""
-    tau = anneal(config.tau, fraction)
-    for routing in routings(model):
-        routing.tau = tau
-    return {"tau": tau, "alpha_aux": anneal(config.alpha_aux, fraction)}
+def _annealed(config: TrainConfig, fraction: float) -> dict[str, float]:
+    """The selection noise tau and alpha_1 after this fraction of all planned steps."""
+    return {"tau": anneal(config.tau, fraction), "alpha_aux": anneal(config.alpha_aux, fraction)}
 
 
 def _count(progress: Progress, terms: dict[str, float]) -> None:
@@ -242,21 +162,12 @@ def _log_line(progress: Progress, settings: dict[str, float], val_loss: float) -
         **means,
         "val_ssim_loss": val_loss,
     }
-    if loads := _shares(progress.sums, "load"):
-        gates = _shares(progress.sums, "gate")
+    if loads := shares(progress.sums, "load"):
+        gates = shares(progress.sums, "gate")
         line |= settings | {"load": loads, "mean_gate": gates}
         line["effective_experts"] = [effective_experts(torch.tensor(load)) for load in loads]
         line["effective_by_gate"] = [effective_experts(torch.tensor(gate)) for gate in gates]
     return line
-
-
-def _shares(sums: dict[str, float], kind: str) -> list[list[float]]:
-    """The sums named kind/cascade/expert as one list per cascade, each divided by its total."""
-    rows: dict[str, list[float]] = {}
-    for name, total in sums.items():
-        if name.startswith(f"{kind}/"):
-            rows.setdefault(name.split("/")[1], []).append(total)
-    return [[value / sum(row) for value in row] for row in rows.values()]
 
 
 def _finish_epoch(

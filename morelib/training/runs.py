@@ -83,10 +83,12 @@ def load_run(folder: Path | str) -> tuple[Unrolled, dict[str, Any]]:
 
 
 def _settings(values: Any) -> Any:
-    """What a run's result depends on: not on how many threads read for it. A setting that it does not name is new."""
+    """What a run's result depends on: not on how it is read for and started. A setting that it does not name is new."""
     if not isinstance(values, dict) or not isinstance(values.get("training"), dict):
         return values
-    return values | {"training": TrainConfig().to_dict() | values["training"] | {"workers": 0}}
+    return values | {
+        "training": TrainConfig().to_dict() | values["training"] | {"workers": 0, "graphs": False}
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -31,6 +31,8 @@ class SharedRoutedExperts(nn.Module):
     (batch, y, x, experts), selected (batch, y, x), balance. No capacity limit: no pixel is dropped.
     """
 
+    waits_for_values = True  # how many pixels each expert receives, see `morelib.nn.graphs.recordable`
+
     def __init__(self, channels: int, bank: ExpertBank) -> None:
         super().__init__()
         self.bank = bank
