@@ -29,7 +29,7 @@ from morelib.data.volume import VolumeInfo
 from morelib.evaluation.cost import by_turns, seconds
 from morelib.nn import build_model
 from morelib.training import TrainConfig
-from morelib.training.fit import train_step
+from morelib.training.step import TrainStep, new_optimizer
 
 ACCELERATION, CENTER_FRACTION = 8, 0.04
 TRAINING_STEPS = 6  # of the smallest network, for each number of workers and repeat
@@ -190,10 +190,11 @@ def _waiting(volumes: list[VolumeInfo], repeats: int) -> dict[int, tuple[float, 
     """By number of workers: the share of an epoch spent waiting for batches after the first, and a step's seconds."""
     profile = load_profile("smoke")
     torch.manual_seed(0)
-    fabric, config = Fabric(), TrainConfig()
+    fabric, config = Fabric(), TrainConfig(lr=1e-6)
     model = build_model("e2e_varnet", cascades=profile.model.cascades, widths=profile.model.widths,
                         sens_widths=profile.model.sens_widths)  # fmt: skip
-    wrapped, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters(), lr=1e-6))
+    wrapped, optimizer = fabric.setup(model, new_optimizer(model, config, fabric.device))
+    step = TrainStep(fabric, wrapped, optimizer, config)
     few = volumes[: -(-TRAINING_STEPS // volumes[0].n_slices)]
     loaders = {
         workers: Loader(_ours(few, train=True), shuffle=True, workers=workers) for workers in (0, 1, 2)
@@ -206,7 +207,7 @@ def _waiting(volumes: list[VolumeInfo], repeats: int) -> dict[int, tuple[float, 
                 started = perf_counter()
                 batch = next(batches)
                 arrived = perf_counter()
-                train_step(fabric, wrapped, optimizer, batch.to(fabric.device), config, 0.0)
+                step(batch.to(fabric.device), tau=0.0, alpha_aux=0.0)
                 waits.append(arrived - started)
                 steps.append(perf_counter() - arrived)
             if epoch and len(waits) > 1:

@@ -1,7 +1,8 @@
 """Networks ready to be measured: on one batch of noise, a forward pass or a training step at a call."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,11 +14,12 @@ from morelib.companion.bench.reference import FastmriVarNet
 from morelib.data.batches import Batch
 from morelib.evaluation.cost import by_turns, operations, peak_memory, seconds
 from morelib.nn import build_model, load_fastmri_state
+from morelib.nn.graphs import Replayed, recordable
 from morelib.nn.more import routings
 from morelib.nn.unrolled import Reconstruction, Unrolled
 from morelib.physics.masks import make_mask
 from morelib.training import TrainConfig
-from morelib.training.fit import compile_unets, train_step
+from morelib.training.step import TrainStep, compile_unets, new_optimizer
 
 ACCELERATION, CENTER_FRACTION = 8, 0.04
 # What fastMRI's network has and the paper's baseline has not.
@@ -73,28 +75,40 @@ class Setting:
 
 
 class Runner:
-    """A network with an optimiser on one batch."""
+    """A network with an optimiser on one batch. `settings` are those of `TrainConfig`.
 
-    def __init__(
-        self, model: nn.Module, setting: Setting, precision: str = "32-true", compile: bool = False
-    ) -> None:
+    On a GPU it runs as `evaluate` and `fit` run it, by recorded graphs where the network can be recorded.
+    """
+
+    def __init__(self, model: nn.Module, setting: Setting, **settings: Any) -> None:
         self.model, self.setting, self.batch = model, setting, setting.batch
-        self.config = TrainConfig(lr=1e-6, precision=precision, compile=compile)
-        self.fabric = Fabric(accelerator=setting.device, devices=1, precision=precision)  # type: ignore[arg-type]
-        optimizer = torch.optim.AdamW(model.parameters(), lr=self.config.lr)
-        if compile:
+        config = TrainConfig(**{"lr": 1e-6, **settings})
+        fabric = Fabric(accelerator=setting.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+        if config.compile:
             compile_unets(model)
-        self.wrapped, self.optimizer = self.fabric.setup(model, optimizer)
+        self.wrapped, optimizer = fabric.setup(model, new_optimizer(model, config, fabric.device))
+        self._replayed = Replayed(self.wrapped)
+        self._replays = config.graphs and recordable(model, fabric.device)
+        self._step = TrainStep(fabric, self.wrapped, optimizer, config)
+        self._eager_step = TrainStep(fabric, self.wrapped, optimizer, replace(config, graphs=False))
 
     def forward(self) -> Tensor:
         """A reconstruction."""
+        self._mode(training=False)
+        run = self._replayed if self._replays else self.wrapped
         with torch.inference_mode():
-            output: Reconstruction = self.wrapped.eval()(self.batch.kspace, self.batch.mask, self.batch.n_acs)
+            output: Reconstruction = run(self.batch.kspace, self.batch.mask, n_acs=self.batch.n_acs)
         return output.image
 
     def step(self) -> None:
-        """Forward, backward, clipping and optimiser, as in `morelib.training.fit`."""
-        train_step(self.fabric, self.wrapped.train(), self.optimizer, self.batch, self.config, 0.01)
+        """Forward, backward, clipping and optimiser."""
+        self._mode(training=True)
+        self._step(self.batch, tau=1.0, alpha_aux=0.1)
+
+    def _mode(self, training: bool) -> None:
+        """To be in a mode takes no time in a run; to ask thousands of modules would take longer than some passes."""
+        if self.wrapped.training != training:
+            self.wrapped.train(training)
 
     def fill_cache(self) -> None:
         """Bring cached router inputs to their full number, as in all but the first steps of a run."""
@@ -109,9 +123,24 @@ class Runner:
         return operations(self.model.eval(), self.batch)
 
     def step_memory(self) -> int:
-        """Peak memory of a training step in bytes: activations, gradients, in a first step the optimiser's moments."""
+        """Peak memory of a training step in bytes: activations, gradients, in a first step the optimiser's moments.
+
+        Without graphs: a recorded one holds the same for good, and none of it would be counted.
+        """
         self.fill_cache()
-        return peak_memory(self.step, self.setting.device)
+        self._mode(training=True)
+        return peak_memory(lambda: self._eager_step(self.batch, tau=1.0, alpha_aux=0.1), self.setting.device)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Without TensorFloat-32, which a GPU otherwise convolves in: it keeps three digits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def times(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from morelib.companion.bench.network import OnPart, Runner, Setting, times
 from morelib.companion.bench.result import Row
+from morelib.nn.graphs import Replayed, recordable
 
 MAPS, UNETS, REST = "sensitivity maps", "U-Nets of the cascades", "consistency and the rest"
 THEIRS, OURS = "fastMRI's VarNet", "E2EVarNet"
@@ -29,16 +30,22 @@ def bench_parts(setting: Setting, on_part: OnPart = lambda part: None) -> Iterat
     def without_gradient(work: Callable[[], object]) -> Callable[[], object]:
         return torch.inference_mode()(work)
 
+    def as_whole(work: Callable[[], object]) -> Callable[[], object]:
+        """Ours, run as the whole network is: on a GPU by a recorded graph."""
+        return without_gradient(Replayed(work) if recordable(ours, setting.device) else work)
+
     def each(unets: list[Any], x: Tensor) -> Callable[[], object]:
-        return without_gradient(lambda: [unet(x) for unet in unets])
+        return lambda: [unet(x) for unet in unets]
 
     works = {
         THEIRS: Runner(theirs, setting).forward,
         f"{THEIRS}, {MAPS}": without_gradient(lambda: varnet.sens_net(real, mask, batch.n_acs)),
-        f"{THEIRS}, {UNETS}": each([cascade.model.unet for cascade in varnet.cascades], channels),
+        f"{THEIRS}, {UNETS}": without_gradient(
+            each([cascade.model.unet for cascade in varnet.cascades], channels)
+        ),
         OURS: Runner(ours, setting).forward,
-        f"{OURS}, {MAPS}": without_gradient(lambda: ours.sensitivity(batch.kspace, batch.mask, batch.n_acs)),
-        f"{OURS}, {UNETS}": each([cascade.denoiser.unet for cascade in ours.cascades], last),
+        f"{OURS}, {MAPS}": as_whole(lambda: ours.sensitivity(batch.kspace, batch.mask, batch.n_acs)),
+        f"{OURS}, {UNETS}": as_whole(each([cascade.denoiser.unet for cascade in ours.cascades], last)),
     }
     took = times(works, setting, on_part)
     for system in (THEIRS, OURS):

@@ -1,6 +1,6 @@
 """Training under torch.compile and bf16, against eager float32: what a step takes, and what becomes of the PSNR."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -9,13 +9,21 @@ from typing import Any
 
 from morelib.companion.bench.dispatch import N_EXPERTS
 from morelib.companion.bench.network import OnPart, Runner, Setting, times
-from morelib.companion.bench.result import FASTER, Row, compared
+from morelib.companion.bench.result import FASTER, Row
 from morelib.companion.profile import Profile, load_profile
 from morelib.companion.session import Companion
 from morelib.evaluation import evaluate
 
 FAST: dict[str, Any] = {"precision": "bf16-mixed", "compile": True}
+# What is added to what, and the settings of the training run. All but the first replay recorded graphs.
+MODES: dict[str, dict[str, Any]] = {
+    "eager": {"graphs": False},
+    "replayed": {},
+    "bf16, replayed": {"precision": "bf16-mixed"},
+    "compiled, bf16, replayed": FAST,
+}
 EAGER = "the same, eager float32"
+SEEDS = (0, 1, 2)  # of the trainings whose PSNR is compared
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "E2EVarNet": ("e2e_varnet", {}),
     "MoRE N=8, K=1, router_width 16": ("more", {"n_experts": N_EXPERTS, "top_k": 1, "router_width": 16}),
@@ -26,30 +34,46 @@ def bench_precision(setting: Setting, on_part: OnPart = lambda part: None) -> It
     """On a GPU only: elsewhere all rows are there and none is measured."""
     on_gpu = setting.device != "cpu"
     for name, (network, options) in NETWORKS.items():
-        what = f"{name}, compiled, bf16, step"
-        if not on_gpu:
-            yield Row(what, EAGER, FASTER, at_least=1.5)
-            continue
-        fast = Runner(setting.network(network, **options), setting, **FAST)
-        plain = Runner(setting.network(network, **options), setting)
-        took = times({what: fast.step, EAGER: plain.step}, setting, on_part)
-        yield compared(what, EAGER, (took[what], took[EAGER]), FASTER, setting.repeats, at_least=1.5)
-    on_part("training twice")
-    difference = psnr_difference(load_profile("smoke"), **FAST) if on_gpu else None
-    yield Row("E2EVarNet, trained compiled in bf16, profile smoke", EAGER, "dB of PSNR apart", difference,
-              at_most=0.02)  # fmt: skip
+        took: dict[str, float] = {}
+        if on_gpu:
+            runners = {
+                mode: Runner(setting.network(network, **options), setting, **settings)
+                for mode, settings in MODES.items()
+            }
+            took = times({mode: runner.step for mode, runner in runners.items()}, setting, on_part)
+        for mode in list(MODES)[1:]:
+            row = Row(f"{name}, {mode}, step", EAGER, FASTER, at_least=1.5 if MODES[mode] == FAST else None)
+            if took:
+                pair = took[mode], took["eager"]
+                row = replace(row, value=pair[1] / pair[0], repeats=setting.repeats, times=pair)
+            yield row
+    modes, apart = {"float32, replayed": {}, "compiled, bf16": FAST}, dict[str, float]()
+    if on_gpu:
+        on_part("training again and again")
+        apart = psnr_apart(load_profile("smoke"), {"eager": MODES["eager"], **modes}, SEEDS)
+    for mode in modes:
+        what = f"E2EVarNet, trained {mode}, profile smoke, mean of {len(SEEDS)} seeds"
+        yield Row(what, EAGER, "dB of PSNR apart", apart.get(mode), at_most=0.02)
 
 
-def psnr_difference(profile: Profile, **changed: Any) -> float:
-    """How far apart the test PSNR of two trainings is: as in `profile`, and with these settings changed. In dB.
+def psnr_apart(
+    profile: Profile, modes: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
+) -> dict[str, float]:
+    """How far the test PSNR of each mode but the first is from that of the first, in dB, mean over `seeds`.
 
-    Both networks are evaluated in float32, so that what is compared is the training.
+    A mode is what it changes in the settings of `profile`. Where only the order of additions changes, training still
+    goes another way after some steps: that distance is what another one is to be compared with. All networks are
+    evaluated in the same precision, so that what is compared is the training.
     """
+    reached: dict[str, float] = {}
     with TemporaryDirectory(prefix="morelib-bench-") as folder:
-        reached = []
-        for number, settings in enumerate(({}, changed)):
+        for mode, settings in modes.items():
             book = Companion(replace(profile, training=replace(profile.training, **settings)), folder)
-            model = book.train("e2e_varnet", 0, folder=Path(folder) / str(number), show_progress=False)
-            scores = evaluate(model, book.dataset("test"), book.device)
-            reached.append(mean(score.psnr for score in scores))
-    return abs(reached[0] - reached[1])
+            scores = []
+            for seed in seeds:
+                run = Path(folder) / f"{mode}-{seed}"
+                model = book.train("e2e_varnet", seed, folder=run, show_progress=False)
+                scores += evaluate(model, book.dataset("test"), book.device)
+            reached[mode] = mean(score.psnr for score in scores)
+    first, *others = modes
+    return {mode: abs(reached[mode] - reached[first]) for mode in others}

@@ -17,6 +17,8 @@ class FastmriVarNet(nn.Module):
     Maps (kspace, mask, n_acs) to a `Reconstruction`, as our networks do. `varnet` is the network itself.
     """
 
+    waits_for_values = True  # it looks at the mask: no graph can be recorded of it
+
     def __init__(self, cascades: int, widths: Sequence[int], sens_widths: Sequence[int]) -> None:
         super().__init__()
         self.varnet = VarNet(num_cascades=cascades, sens_chans=2, sens_pools=1, chans=2, pools=1)
