@@ -59,9 +59,10 @@ def standardise(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Tenso
     """
     mean = x.mean(axes, keepdim=True)
     x = x - mean
-    # Not torch.std_mean, which is ten times as slow and subtracts the mean once more.
+    # Not torch.std_mean, which is ten times as slow, nor a vector norm, which loses digits over so many numbers.
     number = math.prod(x.shape[axis] for axis in axes)
-    std = torch.linalg.vector_norm(x, dim=axes, keepdim=True) / max(number - 1, 1) ** 0.5
+    variance = x.square().sum(axes, keepdim=True) / max(number - 1, 1)
     # The mean of a constant is rounded, and differs from it by a few units in the last place.
-    std = torch.where(std > 32 * torch.finfo(std.dtype).eps * mean.abs(), std, 0.0)
-    return x / torch.where(std > 0, std, 1.0), mean, std
+    constant = variance <= (32 * torch.finfo(x.dtype).eps * mean).square()
+    scale = torch.where(constant, 1.0, variance).sqrt()
+    return x / scale, mean, torch.where(constant, 0.0, scale)

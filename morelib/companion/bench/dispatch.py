@@ -1,6 +1,6 @@
 """What routing costs, apart from the router: of single pixels, and of whole samples to decoders."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from morelib.companion.bench.network import OnPart, Setting, times
 from morelib.companion.bench.result import FASTER, TIME, Row, compared
+from morelib.nn.graphs import Replayed
 from morelib.nn.hifi_mamba.experts import expert
 from morelib.nn.unet import Decoder, Encoder
 from morelib.routing.dispatch import mix_all_experts, mix_experts
@@ -79,8 +80,11 @@ def samples(
     selected = (torch.arange(batch, device=setting.device) * 3 % N_EXPERTS).unsqueeze(-1)
 
     works = {name: partial(way, list(bank), features, weights, selected) for name, way in ways.items()}
+    recorded = [
+        name for name in works if setting.device != "cpu" and name != CHOSEN
+    ]  # which asks for the choice
     for kind in ("forward", "forward and backward"):
-        took = _by_turns(works, kind, setting, on_part)
+        took = _by_turns(works, kind, setting, on_part, recorded)
         for name in list(works)[:-1]:
             what = f"{name}, 1 of {N_EXPERTS}, batch {batch}, {kind}"
             yield compared(what, ALL, (took[name], took[ALL]), FASTER, setting.repeats,
@@ -88,9 +92,13 @@ def samples(
 
 
 def _by_turns(
-    ways: Mapping[str, Callable[[], Tensor]], kind: str, setting: Setting, on_part: OnPart
+    ways: Mapping[str, Callable[[], Tensor]],
+    kind: str,
+    setting: Setting,
+    on_part: OnPart,
+    recorded: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Median seconds by way; kind is `forward` or `forward and backward`."""
+    """Median seconds by way; kind is `forward` or `forward and backward`; those `recorded` replay a CUDA graph."""
 
     def run(way: Callable[[], Tensor]) -> None:
         with torch.set_grad_enabled(kind != "forward"):
@@ -98,5 +106,8 @@ def _by_turns(
             if output.requires_grad:
                 output.sum().backward()
 
-    works = {name: lambda way=way: run(way) for name, way in ways.items()}
+    works: dict[str, Callable[[], None]] = {name: partial(run, way) for name, way in ways.items()}
+    for name in recorded:
+        works[name] = Replayed(works[name])
+        works[name]()  # the first time it runs, then it is recorded
     return times(works, setting, lambda name: on_part(f"{name}, {kind}"))

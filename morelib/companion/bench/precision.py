@@ -40,6 +40,8 @@ def bench_precision(setting: Setting, on_part: OnPart = lambda part: None) -> It
                 mode: Runner(setting.network(network, **options), setting, **settings)
                 for mode, settings in MODES.items()
             }
+            for runner in runners.values():
+                runner.fill_cache()
             took = times({mode: runner.step for mode, runner in runners.items()}, setting, on_part)
         for mode in list(MODES)[1:]:
             row = Row(f"{name}, {mode}, step", EAGER, FASTER, at_least=1.5 if MODES[mode] == FAST else None)
