@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 
+MOST = 64  # recordings: each keeps its kernels' arguments, inputs and outputs on the GPU
+
+
 class Replayed:
     """`function(*tensors, **settings)`, recorded for each shape of its inputs and each setting, then replayed.
 
     A shape is recorded when it comes a second time: one that comes once is not worth it, and a first call prepares
-    what may not happen while recording. What is replayed are kernels, not Python: so `function` may not look at values
-    of tensors, and what it reads or changes beside its inputs (weights, cached inputs) must be tensors that stay where
-    they are in memory.
+    what may not happen while recording. Of more than `MOST` shapes the later ones just run. What is replayed are
+    kernels, not Python: so `function` may not look at values of tensors, and what it reads or changes beside its inputs
+    (weights, cached inputs) must be tensors that stay where they are in memory.
 
     Args:
         function: GPU tensors in, any tree of tensors out.
@@ -42,7 +45,7 @@ class Replayed:
             self._pool = None  # its memory went with the last of them
         key = (*((x.shape, x.dtype) for x in inputs), *sorted(settings.items()), torch.is_grad_enabled())
         if key not in self._recordings:
-            if key not in self._seen:
+            if key not in self._seen or len(self._recordings) == MOST:
                 self._seen.add(key)
                 return self.function(*inputs, **settings)
             self._pool = self._pool or torch.cuda.graph_pool_handle()

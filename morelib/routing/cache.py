@@ -47,7 +47,8 @@ class InputCache:
         if self._pushed is not None and self._pushed.shape == new.shape:
             self._pushed.copy_(new)
         else:
-            self._pushed = new.clone()
+            # As the router's convolutions want it: entries in another order would be copied in every step.
+            self._pushed = new.clone(memory_format=torch.channels_last)
             self.moved += 1
         self._waiting = True
 
@@ -75,7 +76,9 @@ class InputCache:
         sizes = [tuple(entry.shape) for entry in kept]
         self._order = deque(sizes)
         self._entries = {
-            size: torch.stack([entry for entry in kept if tuple(entry.shape) == size])
+            size: torch.stack([entry for entry in kept if tuple(entry.shape) == size]).contiguous(
+                memory_format=torch.channels_last
+            )
             for size in dict.fromkeys(sizes)
         }
         self._waiting = False
