@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from morelib.data.batches import Batch
-from morelib.evaluation.evaluate import Model
+from morelib.evaluation.evaluate import Model, ready
 from morelib.nn.count import count_parameters
 from morelib.nn.more import routings
 
@@ -39,6 +40,8 @@ def measure(
     models: Mapping[str, nn.Module], batch: Batch, device: torch.device | str = "cpu"
 ) -> dict[str, Cost]:
     """The cost of each model on `batch`. Times are comparable with each other only, see `seconds_per_pass`."""
+    for model in models.values():
+        model.to(device).eval()
     times = seconds_per_pass(models, batch, device)
     return {
         name: Cost(
@@ -70,15 +73,13 @@ def seconds_per_pass(
     compare the numbers with each other, not with those of another run.
     """
     batch = batch.to(device)
-    for model in models.values():
-        if isinstance(model, nn.Module):
-            model.to(device).eval()
 
     def run(model: Model) -> float:
         return seconds(lambda: model(batch.kspace, batch.mask, n_acs=batch.n_acs), device)
 
-    with torch.inference_mode():
-        return by_turns({name: partial(run, model) for name, model in models.items()}, repeats)
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(ready(model, device)) for name, model in models.items()}
+        return by_turns({name: partial(run, model) for name, model in running.items()}, repeats)
 
 
 def by_turns(measures: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:

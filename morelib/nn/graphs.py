@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-
 MOST = 64  # recordings: each keeps its kernels' arguments, inputs and outputs on the GPU
 
 
