@@ -29,9 +29,7 @@ class Activation(nn.Module):
         With `skip` (batch, skip_channels, y, x) it is joined behind the channels of x, as it is: what is kept for the
         gradient then is the joined tensor only.
         """
-        if (
-            torch.compiler.is_compiling()
-        ):  # which fuses the plain form, and cannot look into what stands below
+        if torch.compiler.is_compiling():  # it fuses the plain form, and cannot look into what stands below
             x = F.leaky_relu(F.instance_norm(x, eps=EPS) if self.norm == "instance" else x, SLOPE)
             return x if skip is None else torch.cat([x, skip], 1)
         if skip is None and self.norm == "none":

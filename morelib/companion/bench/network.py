@@ -120,7 +120,8 @@ class Runner:
 
     def operations(self) -> int:
         """Of one forward pass; see `morelib.evaluation.cost.operations`."""
-        return operations(self.model.eval(), self.batch)
+        self._mode(training=False)
+        return operations(self.model, self.batch)
 
     def step_memory(self) -> int:
         """Peak memory of a training step in bytes: activations, gradients, in a first step the optimiser's moments.
