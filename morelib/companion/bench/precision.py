@@ -55,7 +55,8 @@ def bench_precision(setting: Setting, on_part: OnPart = lambda part: None) -> It
         apart = psnr_apart(load_profile("smoke"), {"eager": MODES["eager"], **modes}, SEEDS)
     for mode in modes:
         what = f"E2EVarNet, trained {mode}, profile smoke, mean of {len(SEEDS)} seeds"
-        yield Row(what, EAGER, "dB of PSNR apart", apart.get(mode), at_most=0.02)
+        goal = 0.02 if modes[mode] == FAST else None  # the other is there to compare with
+        yield Row(what, EAGER, "dB of PSNR apart", apart.get(mode), at_most=goal)
 
 
 def psnr_apart(

@@ -103,7 +103,7 @@ def goals_figure(rows: Sequence[Row]) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
         )
     figure.add_vline(x=1, line={"color": "#555", "dash": "dash"})
-    figure.update_xaxes(title=GOAL_AXIS, type="log")
+    figure.update_xaxes(title=GOAL_AXIS, type="log", tickvals=[0.125, 0.25, 0.5, 1, 2, 4, 8])
     figure.update_yaxes(
         autorange="reversed", tickfont={"size": 11}, categoryorder="array", categoryarray=list(judged)
     )
