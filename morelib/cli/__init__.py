@@ -92,8 +92,8 @@ def train(
     Under torchrun or srun all processes train it together, one on each GPU.
     """
     from morelib.companion.session import Companion
-    from morelib.training.fit import Diverged
     from morelib.training.processes import is_main, launch, main_first
+    from morelib.training.step import Diverged
 
     launch()
     companion = Companion(profile, repository(root), data_root, manifest)

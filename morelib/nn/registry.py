@@ -45,10 +45,9 @@ def build_model(name: str, *, preset: str | None = None, **options: Any) -> Any:
             f"model {name} has no option {', '.join(unknown)}; its options are {', '.join(known)}"
         )
     model = factory(**{**(presets[preset] if preset else {}), **options})
+    # Features are channels-last: kernels in another order are copied at every call.
     for parameter in model.parameters():
-        if (
-            parameter.ndim == 4
-        ):  # Features are channels-last: kernels in another order are copied at every call.
+        if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return model
 

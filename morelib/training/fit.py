@@ -22,9 +22,7 @@ from morelib.training.checkpoint import Checkpoint, Progress, load_weights, save
 from morelib.training.config import TrainConfig
 from morelib.training.losses import ssim_loss
 from morelib.training.processes import is_main, launch, mean_over_processes, share_buffers
-from morelib.training.step import Diverged, TrainStep, compile_unets, new_optimizer, shares
-
-__all__ = ["Diverged", "Log", "fit", "validation_loss"]
+from morelib.training.step import TrainStep, compile_unets, new_optimizer, shares
 
 OnEpoch = Callable[[dict[str, Any]], None]
 

@@ -16,7 +16,7 @@ from morelib.errors import UserError
 from morelib.evaluation import ZeroFilled, evaluate
 from morelib.nn.unet import Encoder
 from morelib.training import TrainConfig, load_run, train
-from morelib.training.fit import Diverged
+from morelib.training.step import Diverged
 
 OPTIONS: dict[str, Any] = {"cascades": 1, "widths": (4, 6), "sens_widths": (2, 4)}
 ROUTED = OPTIONS | {"n_experts": 3, "top_k": 1, "cached_inputs": 3}

@@ -15,7 +15,8 @@ from morelib.data.readers import read_info
 from morelib.data.volume import VolumeInfo
 from morelib.errors import UserError
 from morelib.training import TrainConfig, load_run, train
-from morelib.training.fit import Diverged, validation_loss
+from morelib.training.fit import validation_loss
+from morelib.training.step import Diverged
 from tests.pair import Pair
 
 SMALL: dict[str, Any] = {"cascades": 2, "widths": (4, 6), "sens_widths": (2, 4)}

@@ -80,9 +80,8 @@ def samples(
     selected = (torch.arange(batch, device=setting.device) * 3 % N_EXPERTS).unsqueeze(-1)
 
     works = {name: partial(way, list(bank), features, weights, selected) for name, way in ways.items()}
-    recorded = [
-        name for name in works if setting.device != "cpu" and name != CHOSEN
-    ]  # which asks for the choice
+    # Running chosen modules asks for the choice, and cannot be recorded.
+    recorded = [name for name in works if setting.device != "cpu" and name != CHOSEN]
     for kind in ("forward", "forward and backward"):
         took = _by_turns(works, kind, setting, on_part, recorded)
         for name in list(works)[:-1]:
@@ -109,5 +108,4 @@ def _by_turns(
     works: dict[str, Callable[[], None]] = {name: partial(run, way) for name, way in ways.items()}
     for name in recorded:
         works[name] = Replayed(works[name])
-        works[name]()  # the first time it runs, then it is recorded
     return times(works, setting, lambda name: on_part(f"{name}, {kind}"))

@@ -87,17 +87,17 @@ class Runner:
         if config.compile:
             compile_unets(model)
         self.wrapped, optimizer = fabric.setup(model, new_optimizer(model, config, fabric.device))
-        self._replayed = Replayed(self.wrapped)
-        self._replays = config.graphs and recordable(model, fabric.device)
+        replays = config.graphs and recordable(model, fabric.device)
+        self._forward = Replayed(self.wrapped) if replays else self.wrapped
         self._step = TrainStep(fabric, self.wrapped, optimizer, config)
         self._eager_step = TrainStep(fabric, self.wrapped, optimizer, replace(config, graphs=False))
 
     def forward(self) -> Tensor:
         """A reconstruction."""
         self._mode(training=False)
-        run = self._replayed if self._replays else self.wrapped
+        batch = self.batch
         with torch.inference_mode():
-            output: Reconstruction = run(self.batch.kspace, self.batch.mask, n_acs=self.batch.n_acs)
+            output: Reconstruction = self._forward(batch.kspace, batch.mask, n_acs=batch.n_acs)
         return output.image
 
     def step(self) -> None:
