@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from morelib.nn.checkpointing import run
 from morelib.physics.consistency import HybridSense
 from morelib.routing import PixelRouting, RoutingRecord
 
@@ -124,8 +123,7 @@ class Unrolled(nn.Module):
         for number, cascade in enumerate(self.cascades):
             image = zero_filled - coverage * corrections
             if number > 1:  # nothing has been returned before
-                # Computed again for the gradient: coil data are large, and this is cheap.
-                image = image + run(True, sense.gram, returned)
+                image = image + sense.gram(returned)
             denoised, record, memory = cascade(image, Context(memory=memory))
             # Eq. 2 in k-space, with k - y = F S (d - p) at the measured columns
             returned = returned + cascade.eta * (corrections - returned)

@@ -67,6 +67,23 @@ def test_hybrid_space_is_exact(shape: tuple[int, int, int, int]) -> None:
     torch.testing.assert_close(hybrid_step, hybrid.enter(step), **close)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_the_gradient_of_the_gram_operator_is_the_plain_forms(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the image and for the maps, however many coils are worked on at a time."""
+    operator, image, _ = _problem((2, 3, 6, 7))
+    monkeypatch.setattr("morelib.physics.consistency.CACHED_PIXELS", at_once * image.numel())
+    wanted = _random(*image.shape)
+    gradients = []
+    for operate in (HybridSense, SenseOperator):
+        inputs = image.clone().requires_grad_(), operator.sens_maps.clone().requires_grad_()
+        out = operate(inputs[1], operator.mask).gram(inputs[0])
+        gradients.append(torch.autograd.grad(out, inputs, wanted))
+    for hybrid, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(hybrid, plain, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_image_step_descends_on_the_data_term(shape: tuple[int, int, int, int]) -> None:
     operator, image, _ = _problem(shape)
