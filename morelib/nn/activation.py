@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from morelib.rows import as_maps, per_channel, rows
+
 try:
     from morelib.nn import norm_kernel as kernel
 except ImportError:  # PyTorch for processors comes without Triton
@@ -44,8 +46,7 @@ class _LeakyReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, skip: Tensor) -> Tensor:
-        out = torch.cat([x, skip], 1)
-        F.leaky_relu_(out[:, : x.shape[1]], SLOPE)
+        out = torch.cat([F.leaky_relu_(x, SLOPE), skip], 1)
         ctx.channels = x.shape[1]
         ctx.save_for_backward(out)
         return out
@@ -66,23 +67,18 @@ class _InstanceNormLeakyReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, skip: Tensor | None) -> Tensor:
-        by_kernel, n = kernel and kernel.usable(x), x.shape[1]
-        if skip is None:
-            out = x
+        if kernel and kernel.usable(x):
+            out, rstd = _by_kernel(x, skip)
+        else:
+            out = x.contiguous(memory_format=torch.channels_last)
+            pixels = rows(out)
+            pixels.sub_(per_channel(_mean(out), out))
+            rstd = (_mean(out * out) + EPS).rsqrt()
+            F.leaky_relu_(pixels.mul_(per_channel(rstd, out)), SLOPE)
+            if skip is not None:
+                out = torch.cat([out, skip], 1)
+        if out is x:
             ctx.mark_dirty(x)
-        elif by_kernel:
-            shape = (len(x), n + skip.shape[1], *x.shape[2:])
-            out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-            out[:, n:] = skip
-        else:
-            out = torch.cat([x, skip], 1)
-        part = out[:, :n]
-        if by_kernel:
-            rstd = kernel.normalise(x, part, SLOPE, EPS)
-        else:
-            part.sub_(_mean(part))
-            rstd = (_mean(part * part) + EPS).rsqrt()
-            F.leaky_relu_(part.mul_(rstd), SLOPE)
         ctx.save_for_backward(out, rstd)
         return out
 
@@ -95,13 +91,25 @@ class _InstanceNormLeakyReLU(torch.autograd.Function):
         grad, out = grad[:, :n], out[:, :n]
         if kernel and kernel.usable(out):
             return kernel.gradient(out, grad, rstd, SLOPE), skip
+        grads, pixels = rows(grad), rows(out)
         # Leaky ReLU scales the gradient by what it scales the normalised x by, so their products need no undoing.
-        slope = _mean(grad * out)
-        grad = torch.ops.aten.leaky_relu_backward(grad, out, SLOPE, True)
-        normalised = F.leaky_relu(out, 1 / SLOPE)
+        slope = _mean(as_maps(grads * pixels, out))
+        grads = torch.ops.aten.leaky_relu_backward(grads, pixels, SLOPE, True)
+        normalised = F.leaky_relu(pixels, 1 / SLOPE)
         # d/dx: rstd (g - mean(g) - x mean(g x)), x normalised
-        torch.addcmul(-rstd * _mean(grad), grad, rstd, out=grad).addcmul_(normalised, -rstd * slope)
-        return grad, skip
+        offset = per_channel(-rstd * _mean(as_maps(grads, out)), out)
+        torch.addcmul(offset, grads, per_channel(rstd, out), out=grads)
+        return as_maps(grads.addcmul_(normalised, per_channel(-rstd * slope, out)), out), skip
+
+
+def _by_kernel(x: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The output, with the skip joined if there is one, and 1 / sqrt(var + eps)."""
+    out, n = x, x.shape[1]
+    if skip is not None:
+        shape = (len(x), n + skip.shape[1], *x.shape[2:])
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        out[:, n:] = skip
+    return out, kernel.normalise(x, out[:, :n], SLOPE, EPS)
 
 
 def _mean(x: Tensor) -> Tensor:

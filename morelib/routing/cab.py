@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from morelib.rows import as_maps, per_channel, rows
+
 
 class ChannelAttentionBlock(nn.Module):
     """x + scale * (conv3x3 - PReLU - conv3x3)(x), scale in (0, 1) per channel from the global mean.
@@ -40,16 +42,19 @@ class ChannelAttentionBlock(nn.Module):
         features = self.body(x)
         if torch.compiler.is_compiling():  # which finds such gradients itself
             return torch.addcmul(x, self._scale(features.mean((-2, -1)))[..., None, None], features)
-        scale = self._scale(_Mean.apply(features))
-        out: Tensor = _AddScaled.apply(x, features, scale[..., None, None])
+        out: Tensor = _AddScaled.apply(x, features, *self._matrices())
         return out
 
     def _scale(self, mean: Tensor) -> Tensor:
         """The attention of channel means (batch, channels): 1x1 convolutions of single pixels, as matrix products."""
-        _, squeeze, activation, excite, _ = self.attention
+        squeeze, excite = self._matrices()
+        return F.linear(F.linear(mean, squeeze).relu(), excite).sigmoid()
+
+    def _matrices(self) -> tuple[Tensor, Tensor]:
+        """The attention's kernels, (bottleneck, channels) and (channels, bottleneck)."""
+        _, squeeze, _, excite, _ = self.attention
         assert isinstance(squeeze, nn.Conv2d) and isinstance(excite, nn.Conv2d)  # for type checkers
-        inner = activation(F.linear(mean, squeeze.weight.flatten(1)))
-        return F.linear(inner, excite.weight.flatten(1)).sigmoid()
+        return squeeze.weight.flatten(1), excite.weight.flatten(1)
 
     def pooled(self, x: Tensor) -> Tensor:
         """The mean of `forward(x)` over (y, x), (batch, channels), exactly, without the second convolution's maps.
@@ -71,7 +76,7 @@ def _windows(x: Tensor) -> Tensor:
     return torch.einsum("iy,jx->ijyx", seen_y, seen_x).flatten(2).flatten(0, 1)
 
 
-# Three operations of PyTorch's with gradients that pass over the pixels fewer times, as a processor waits for memory.
+# Two operations with gradients that pass over the pixels fewer times than PyTorch's, as a processor waits for memory.
 
 
 class _PReLU(nn.PReLU):
@@ -102,31 +107,35 @@ class _PReLUFunction(torch.autograd.Function):
         return grad_x, negative.mul_(x).sum(dtype=slope.dtype).view_as(slope)
 
 
-class _Mean(torch.autograd.Function):
-    """Over (y, x): (batch, channels). Its gradient is one number for all pixels, and is not written out for each."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.shape = x.shape
-        return x.mean((-2, -1))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        height, width = ctx.shape[-2:]
-        return (grad / (height * width))[..., None, None].expand(ctx.shape)
-
-
 class _AddScaled(torch.autograd.Function):
-    """x + scale * features with scale (batch, channels, 1, 1)."""
+    """x + s * f with s = sigmoid(E relu(S mean(f))), the mean of f over (y, x).
+
+    x, f: (batch, channels, y, x). S: squeeze, (bottleneck, channels). E: excite, (channels, bottleneck).
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, features: Tensor, scale: Tensor) -> Tensor:
-        ctx.save_for_backward(features, scale)
-        return torch.addcmul(x, scale, features)
+    def forward(ctx: Any, x: Tensor, features: Tensor, squeeze: Tensor, excite: Tensor) -> Tensor:
+        # In the precision of the weights, also under autocast, whose backward pass knows no casts.
+        with torch.autocast(x.device.type, enabled=False):
+            mean = features.mean((-2, -1), dtype=squeeze.dtype)
+            inner = F.linear(mean, squeeze).relu()
+            scale = F.linear(inner, excite).sigmoid()
+        ctx.save_for_backward(features, squeeze, excite, mean, inner, scale)
+        spread = per_channel(scale[..., None, None].to(features.dtype), x)
+        return as_maps(torch.addcmul(rows(x), spread, rows(features)), x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features, scale = ctx.saved_tensors
-        return grad, scale * grad, (grad * features).sum((-2, -1), keepdim=True)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        features, squeeze, excite, mean, inner, scale = ctx.saved_tensors
+        grads = rows(grad)
+        # Back through s to the mean of f: all of it is (batch, channels) or smaller.
+        by_scale = as_maps(grads * rows(features), features).sum((-2, -1), dtype=scale.dtype)
+        by_excited = by_scale * scale * (1 - scale)
+        by_squeezed = (by_excited @ excite) * (inner > 0)
+        by_mean = by_squeezed @ squeeze / features[0, 0].numel()
+        offset, factor = (
+            per_channel(each[..., None, None].to(features.dtype), features) for each in (by_mean, scale)
+        )
+        by_features = as_maps(torch.addcmul(offset, grads, factor), features)
+        return grad, by_features, by_squeezed.T @ mean, by_excited.T @ inner

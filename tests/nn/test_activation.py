@@ -8,14 +8,18 @@ from morelib.nn.activation import EPS, SLOPE, Activation, Norm
 from morelib.nn.unet import UNet
 
 
-def _input(channels_last: bool = True) -> torch.Tensor:
-    x = 3 + 2 * torch.randn(2, 3, 7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+def _input(channels_last: bool = True, channels: int = 3) -> torch.Tensor:
+    x = 3 + 2 * torch.randn(
+        2, channels, 7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     return x.to(memory_format=torch.channels_last) if channels_last else x
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_equal_to_pytorchs_two_layers_in_value_and_gradient(channels_last: bool) -> None:
-    x = _input(channels_last).requires_grad_()
+@pytest.mark.parametrize("channels", [3, 18])
+def test_equal_to_pytorchs_two_layers_in_value_and_gradient(channels_last: bool, channels: int) -> None:
+    """With few channels it works on rows, see `morelib.rows`."""
+    x = _input(channels_last, channels).requires_grad_()
     weight = torch.randn(x.shape, dtype=x.dtype)
     ours = Activation("instance")(1.0 * x)
     theirs = F.leaky_relu(F.instance_norm(x, eps=EPS), SLOPE)
@@ -25,9 +29,10 @@ def test_equal_to_pytorchs_two_layers_in_value_and_gradient(channels_last: bool)
 
 
 @pytest.mark.parametrize("norm", ["none", "instance"])
-def test_a_skip_is_joined_as_it_is_in_value_and_gradient(norm: Norm) -> None:
-    x, skip = _input().requires_grad_(), (_input() + 1)[:, :2].requires_grad_()
-    weight = torch.randn(2, 5, 7, 9, dtype=x.dtype)
+@pytest.mark.parametrize("channels", [3, 18])
+def test_a_skip_is_joined_as_it_is_in_value_and_gradient(norm: Norm, channels: int) -> None:
+    x, skip = _input(channels=channels).requires_grad_(), (_input() + 1)[:, :2].requires_grad_()
+    weight = torch.randn(2, channels + 2, 7, 9, dtype=x.dtype)
     ours = Activation(norm)(1.0 * x, skip)
     theirs = F.leaky_relu(F.instance_norm(x, eps=EPS) if norm == "instance" else x, SLOPE)
     theirs = torch.cat([theirs, skip], 1)

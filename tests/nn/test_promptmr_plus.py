@@ -182,14 +182,17 @@ def test_from_a_zero_start_fully_sampled_data_come_back() -> None:
 
 @variants
 def test_gradients_reach_every_trainable_parameter_and_no_frozen_one(variant: str) -> None:
-    model = _model(variant)
-    for module in model.modules():
-        if isinstance(module, ChannelAttentionBlock):
-            # The ReLU between two channels is off by chance; what is asked here is whether there is a way.
-            module.attention[2] = nn.Identity()
-    model(*_data(model)).image.square().sum().backward()
+    model, missed = _model(variant), {"all"}
     trainable = _trainable(model)
-    assert {name for name, p in trainable.items() if p.grad is None or p.grad.abs().max() == 0} == set()
+    for _ in range(10):
+        model.zero_grad()
+        model(*_data(model)).image.square().sum().backward()
+        missed = {name for name, p in trainable.items() if p.grad is None or p.grad.abs().max() == 0}
+        # Where the attention's ReLU is off by chance, it is on from the other side: asked is whether there is a way.
+        for module in model.modules():
+            if isinstance(module, ChannelAttentionBlock) and not module.attention[1].weight.grad.any():
+                module.attention[1].weight.data.neg_()
+    assert missed == set()
     frozen = set(dict(model.named_parameters())) - set(trainable)
     assert frozen and all(name.endswith("prompt.images") for name in frozen)
     assert frozen <= set(model.state_dict())

@@ -73,10 +73,12 @@ def test_the_pooled_block_is_the_mean_of_the_block_in_value_and_gradient(size: t
         torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-14)
 
 
-def test_the_block_is_made_of_pytorchs_operations_in_value_and_gradient() -> None:
+@pytest.mark.parametrize("channels", [6, 20])
+def test_the_block_is_made_of_pytorchs_operations_in_value_and_gradient(channels: int) -> None:
+    """With few channels it works on rows, see `morelib.rows`."""
     torch.manual_seed(0)
-    block = ChannelAttentionBlock(6).double()
-    x = torch.randn(3, 6, 5, 4, dtype=torch.float64, requires_grad=True)
+    block = ChannelAttentionBlock(channels).double()
+    x = torch.randn(3, channels, 5, 4, dtype=torch.float64, requires_grad=True)
     first, activation, second = block.body
     features = second(F.prelu(first(x), activation.weight))
     results = []
