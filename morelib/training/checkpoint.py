@@ -107,8 +107,7 @@ class Checkpoint:
                 f"{self.main}: written by {progress.processes} processes, not {self.processes}; start as many, or"
                 " delete the folder to train anew"
             )
-        names = [name for name, _ in model.named_parameters()]
-        _load_optimizer(optimizer, names, _below(tensors, "optimizer."))
+        _load_optimizer(optimizer, dict(model.named_parameters()), _below(tensors, "optimizer."))
         if self.rank:
             _, tensors = _read(self._own(progress.step))
         device = next(model.parameters()).device
@@ -144,10 +143,15 @@ def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not a checkpoint of this run ({error}); delete it to start again")
 
 
-def _load_optimizer(optimizer: Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
+def _load_optimizer(
+    optimizer: Optimizer, parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]
+) -> None:
+    names, state = list(parameters), dict[int, dict[str, Tensor]]()
     for key, value in tensors.items():
         kind, name = key.split(".", 1)
+        if value.shape == parameters[name].shape:
+            # As the parameter lies in memory: a fused AdamW goes over both from the first number to the last.
+            value = torch.empty_like(parameters[name], dtype=value.dtype, device=value.device).copy_(value)
         state.setdefault(names.index(name), {})[kind] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

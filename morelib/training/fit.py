@@ -61,7 +61,7 @@ def fit(
     )
     rank, processes = fabric.global_rank, fabric.world_size
     _prepare(model, config, rank, processes)
-    wrapped, optimizer = fabric.setup(model, new_optimizer(model, config, fabric.device))
+    wrapped, optimizer = fabric.setup(model, new_optimizer(model, config))
     step = TrainStep(fabric, wrapped, optimizer, config)
     checkpoint = Checkpoint(folder / "resume", rank, processes)
     progress = checkpoint.load(model, optimizer)

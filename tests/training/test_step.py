@@ -39,7 +39,7 @@ def _step(name: str, config: TrainConfig, device: str = "cpu") -> TrainStep:
     torch.manual_seed(0)
     model = build_model(name, **SIZES, **NETWORKS[name])
     fabric = Fabric(accelerator=device, devices=1)
-    wrapped, optimizer = fabric.setup(model, new_optimizer(model, config, fabric.device))
+    wrapped, optimizer = fabric.setup(model, new_optimizer(model, config))
     return TrainStep(fabric, wrapped.train(), optimizer, config)
 
 
@@ -53,6 +53,20 @@ def test_a_step_lowers_the_loss_of_its_batch() -> None:
     terms = _train(step, [batch] * 8)
     assert terms[-1]["train_ssim_loss"] < terms[0]["train_ssim_loss"]
     assert "loss" not in terms[0]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_optimiser_does_what_plain_adamw_does(name: str) -> None:
+    """A fused one goes over weights and moments as they lie in memory: they have to lie alike."""
+    config, weights = TrainConfig(lr=1e-3), []
+    for plain in (False, True):
+        step = _step(name, config)
+        if plain:
+            step.optimizer.param_groups[0]["fused"] = False
+        _train(step, [_batch(seed) for seed in range(3)])
+        weights.append(list(step.model.parameters()))
+    for fused, plain in zip(*weights, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=0, atol=2e-6)
 
 
 @needs_gpu

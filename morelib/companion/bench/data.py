@@ -193,7 +193,7 @@ def _waiting(volumes: list[VolumeInfo], repeats: int) -> dict[int, tuple[float, 
     fabric, config = Fabric(), TrainConfig(lr=1e-6)
     model = build_model("e2e_varnet", cascades=profile.model.cascades, widths=profile.model.widths,
                         sens_widths=profile.model.sens_widths)  # fmt: skip
-    wrapped, optimizer = fabric.setup(model, new_optimizer(model, config, fabric.device))
+    wrapped, optimizer = fabric.setup(model, new_optimizer(model, config))
     step = TrainStep(fabric, wrapped, optimizer, config)
     few = volumes[: -(-TRAINING_STEPS // volumes[0].n_slices)]
     loaders = {

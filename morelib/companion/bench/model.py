@@ -13,12 +13,14 @@ from morelib.companion.bench.parts import bench_parts
 from morelib.companion.bench.precision import bench_precision
 from morelib.companion.bench.result import DIFFERENCE, FASTER, MEMORY, SHARE, TIME, Row, compared
 from morelib.evaluation.cost import operations
+from morelib.nn.count import count_parameters
 
 FASTMRI = "fastmri.models.VarNet, same weights"
+NO_CACHE = "router as printed, no cached inputs"
 # Options of MoRE beside N = 8, K = 1, and what rows call them.
 ROUTERS: dict[str, dict[str, Any]] = {
     "router as printed, 16 cached inputs": {},
-    "router as printed, no cached inputs": {"cached_inputs": 0},
+    NO_CACHE: {"cached_inputs": 0},
     "router_width 16, 16 cached inputs": {"router_width": 16},
 }
 DENSE = "E2EVarNet, same widths"
@@ -28,26 +30,35 @@ def _quiet(part: str) -> None:
     """For callers who do not want to know what runs."""
 
 
-def bench_model(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
-    """All rows, each as soon as it is known; `on_part` is told what runs next."""
-    yield from against_fastmri(setting, on_part)
-    yield from bench_parts(setting, on_part)
+def bench_model(setting: Setting, on_part: OnPart = _quiet, quick: bool = False) -> Iterator[Row]:
+    """All rows, each as soon as it is known; `on_part` is told what runs next.
+
+    With `quick` those that decide between networks: no parts of the time, no variants that have no goal.
+    """
+    yield from against_fastmri(setting, on_part, quick)
+    if not quick:
+        yield from bench_parts(setting, on_part)
     yield from sensitivity(setting, on_part)
-    yield from experts(setting, on_part)
+    yield from experts(setting, on_part, quick)
     ways = {name: WAYS[name] for name in (CHOSEN if setting.device == "cpu" else GATHERED, ALL)}
     yield from samples(setting, 1, ways, on_part)
     yield from promptmr(setting, on_part)
     yield from bench_precision(setting, on_part)
 
 
-def against_fastmri(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
+def against_fastmri(setting: Setting, on_part: OnPart = _quiet, quick: bool = False) -> Iterator[Row]:
     """E2EVarNet, plain, checkpointed and with low-resolution maps, against fastMRI's with the same weights."""
     theirs, on_gpu = setting.fastmri(), setting.device != "cpu"
+    plain, checkpointed, low = "E2EVarNet", "E2EVarNet, checkpointing", "E2EVarNet, maps at ACS resolution"
     variants: dict[str, dict[str, Any]] = {
-        "E2EVarNet": {},
-        "E2EVarNet, checkpointing": {"checkpointing": True},
-        "E2EVarNet, maps at ACS resolution": {"sens_resolution": "acs"},
+        plain: {},
+        checkpointed: {"checkpointing": True},
+        low: {"sens_resolution": "acs"},
     }
+    timed = {"forward": [plain, low], "step": [plain, checkpointed, low]}
+    if quick:
+        del variants[low]
+        timed = {"forward": [plain], "step": [plain]}
     runners = {FASTMRI: Runner(theirs, setting)}
     for name, options in variants.items():
         runners[name] = Runner(setting.same_as(theirs, **options), setting)
@@ -56,20 +67,18 @@ def against_fastmri(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]
     difference = float((image - expected).norm() / expected.norm())
     yield Row("E2EVarNet, output", FASTMRI, DIFFERENCE, difference, at_most=1e-5)
 
-    took = times({f"{name}, forward": runner.forward for name, runner in runners.items()}, setting, on_part)
-    for name in ("E2EVarNet", "E2EVarNet, maps at ACS resolution"):
-        pair = took[f"{name}, forward"], took[f"{FASTMRI}, forward"]
-        goal = {"at_least": 3.0 if on_gpu else 2.0} if name == "E2EVarNet" else {}
-        yield compared(f"{name}, forward", FASTMRI, pair, FASTER, setting.repeats, **goal)
-    took = times({f"{name}, step": runner.step for name, runner in runners.items()}, setting, on_part)
-    for name in variants:
-        pair = took[f"{name}, step"], took[f"{FASTMRI}, step"]
-        goal = {"at_least": 2.0} if name == "E2EVarNet" else {}
-        yield compared(f"{name}, step", FASTMRI, pair, FASTER, setting.repeats, **goal)
+    for kind, names in timed.items():
+        works = {f"{name}, {kind}": getattr(runners[name], kind) for name in (*names, FASTMRI)}
+        took = times(works, setting, on_part)
+        for name in names:
+            pair = took[f"{name}, {kind}"], took[f"{FASTMRI}, {kind}"]
+            goal = {"at_least": 3.0 if on_gpu and kind == "forward" else 2.0} if name == plain else {}
+            yield compared(f"{name}, {kind}", FASTMRI, pair, FASTER, setting.repeats, **goal)
     on_part("memory of a step")
     held = {name: runner.step_memory() for name, runner in runners.items()}
-    for name, at_most in zip(variants, (0.5, 0.25, None), strict=True):
-        yield Row(f"{name}, step", FASTMRI, MEMORY, held[name] / held[FASTMRI], at_most=at_most)
+    goals = {plain: 0.5, checkpointed: 0.25}
+    for name in variants:
+        yield Row(f"{name}, step", FASTMRI, MEMORY, held[name] / held[FASTMRI], at_most=goals.get(name))
 
 
 def sensitivity(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
@@ -95,25 +104,38 @@ def sensitivity(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
     yield compared(ours, full, (took["maps, acs"], took["maps, full"]), TIME, setting.repeats)
 
 
-def experts(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
-    """MoRE with N = 8, K = 1 against the dense network with the encoder and decoder that run."""
-    runners = {DENSE: Runner(setting.network("e2e_varnet"), setting)}
-    for name, options in ROUTERS.items():
+def experts(setting: Setting, on_part: OnPart = _quiet, quick: bool = False) -> Iterator[Row]:
+    """MoRE with N = 8, K = 1 against two dense networks.
+
+    One has as many parameters as MoRE runs for a slice, its router's among them. The other has the same widths: it is
+    the encoder and the decoder that run, and the router comes on top. With `quick` the first only.
+    """
+    runners = {} if quick else {DENSE: Runner(setting.network("e2e_varnet"), setting)}
+    pairs: list[tuple[str, str]] = []
+    for router, options in ROUTERS.items():
+        if quick and router == NO_CACHE:
+            continue
+        name = f"MoRE N={N_EXPERTS}, K=1, {router}"
         model = setting.network("more", n_experts=N_EXPERTS, top_k=1, **options)
-        runners[f"MoRE N={N_EXPERTS}, K=1, {name}"] = Runner(model, setting)
-        runners[f"MoRE N={N_EXPERTS}, K=1, {name}"].fill_cache()
+        widths = setting.widths_of(count_parameters(model)[1])
+        as_large = f"E2EVarNet of MoRE's active size, widths {'-'.join(map(str, widths))}"
+        if as_large not in runners:
+            runners[as_large] = Runner(setting.network("e2e_varnet", widths=widths), setting)
+        runners[name] = Runner(model, setting)
+        runners[name].fill_cache()
+        pairs += [(name, against) for against in (as_large, DENSE) if against in runners]
     for kind in ("forward", "step"):
-        works = {f"{name}, {kind}": getattr(runner, kind) for name, runner in runners.items()}
-        took = times(works, setting, on_part)
-        for name in list(works)[1:]:
+        took = times({f"{name}, {kind}": getattr(runner, kind) for name, runner in runners.items()},
+                     setting, on_part)  # fmt: skip
+        for name, against in pairs:
             # Reconstruction routes its own slice only: there a cache changes nothing.
-            if kind == "step" or "no cached" not in name:
-                yield compared(name, DENSE, (took[name], took[f"{DENSE}, {kind}"]), TIME, setting.repeats,
-                               at_most=1.1)  # fmt: skip
+            if kind == "step" or not name.endswith(NO_CACHE):
+                pair = took[f"{name}, {kind}"], took[f"{against}, {kind}"]
+                yield compared(f"{name}, {kind}", against, pair, TIME, setting.repeats, at_most=1.1)
     on_part("memory of a step")
     held = {name: runner.step_memory() for name, runner in runners.items()}
-    for name in list(held)[1:]:
-        yield Row(f"{name}, step", DENSE, MEMORY, held[name] / held[DENSE], at_most=1.1)
+    for name, against in pairs:
+        yield Row(f"{name}, step", against, MEMORY, held[name] / held[against], at_most=1.1)
 
 
 def promptmr(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:

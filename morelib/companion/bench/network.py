@@ -1,5 +1,6 @@
 """Networks ready to be measured: on one batch of noise, a forward pass or a training step at a call."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ from morelib.companion.bench.reference import FastmriVarNet
 from morelib.data.batches import Batch
 from morelib.evaluation.cost import by_turns, operations, peak_memory, seconds
 from morelib.nn import build_model, load_fastmri_state
+from morelib.nn.count import count_parameters
 from morelib.nn.graphs import Replayed, recordable
 from morelib.nn.more import routings
 from morelib.nn.unrolled import Reconstruction, Unrolled
@@ -69,9 +71,22 @@ class Setting:
     def network(self, name: str, **options: Any) -> Unrolled:
         """`build_model` at these sizes, as the paper trains it unless options say otherwise."""
         torch.manual_seed(0)
+        options = {"cascades": self.cascades, "widths": self.widths, **options}
         if name != "promptmr_plus":
             options["sens_widths"] = self.sens_widths
-        return build_model(name, cascades=self.cascades, widths=self.widths, **options)
+        return build_model(name, **options)
+
+    def widths_of(self, parameters: int) -> tuple[int, ...]:
+        """Widths in these proportions that give an E2EVarNet so many parameters: the first that are not too few."""
+
+        def widths(percent: int) -> tuple[int, ...]:
+            return tuple(round(width * percent / 100) for width in self.widths)
+
+        def size(percent: int) -> int:
+            with torch.device("meta"):
+                return count_parameters(self.network("e2e_varnet", widths=widths(percent)))[0]
+
+        return widths(bisect_left(range(10_000), parameters, lo=10, key=size))
 
 
 class Runner:
@@ -86,7 +101,7 @@ class Runner:
         fabric = Fabric(accelerator=setting.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
         if config.compile:
             compile_unets(model)
-        self.wrapped, optimizer = fabric.setup(model, new_optimizer(model, config, fabric.device))
+        self.wrapped, optimizer = fabric.setup(model, new_optimizer(model, config))
         replays = config.graphs and recordable(model, fabric.device)
         self._forward = Replayed(self.wrapped) if replays else self.wrapped
         self._step = TrainStep(fabric, self.wrapped, optimizer, config)

@@ -12,12 +12,13 @@ from morelib.companion.bench.dispatch import WAYS, bench_dispatch
 from morelib.companion.bench.growth import CHECKPOINTED, bench_growth, grid
 from morelib.companion.bench.model import ROUTERS, bench_model
 from morelib.companion.bench.network import Runner, Setting
-from morelib.companion.bench.parts import REST, bench_parts
+from morelib.companion.bench.parts import OF_THEIRS, REST, bench_parts
 from morelib.companion.bench.precision import psnr_apart
 from morelib.companion.bench.reference import FastmriVarNet
 from morelib.companion.bench.result import DIFFERENCE, FASTER, MEMORY, SHARE, TIME, Row
 from morelib.companion.bench.scale import bench_scale
 from morelib.companion.profile import NetworkSize, load_profile
+from morelib.nn.count import count_parameters
 from morelib.nn.more import routings
 
 TINY = Setting((48, 40, 2), cascades=2, widths=(2, 3, 4, 5), sens_widths=(2, 4), repeats=1)
@@ -66,19 +67,29 @@ def test_every_comparison_of_networks_has_its_row() -> None:
     (output,) = [row for row in rows if row.unit == DIFFERENCE]
     assert output.holds
     assert {row.goal for row in rows if row.what == "E2EVarNet, step"} == {"at least 2", "at most 0.5"}
-    units = {
-        router: [row.unit for row in rows if router in row.what and "K=1" in row.what and row.value]
-        for router in ROUTERS
-    }
-    assert [sorted(each) for each in units.values()] == [
-        [MEMORY, TIME, TIME],
-        [MEMORY, TIME],
-        [MEMORY, TIME, TIME],
-    ]
+    for rival in ("E2EVarNet, same widths", "E2EVarNet of MoRE's active size"):
+        held = [row for row in rows if "K=1" in row.what and row.value and row.against.startswith(rival)]
+        units = [sorted(row.unit for row in held if router in row.what) for router in ROUTERS]
+        assert units == [[MEMORY, TIME, TIME], [MEMORY, TIME], [MEMORY, TIME, TIME]]
     promptmr = [row for row in rows if row.what.startswith("PromptMR+")]
     assert [row.unit for row in promptmr] == [SHARE, TIME, TIME]
     assert {row.at_most for row in promptmr[1:]} == {promptmr[0].value}
     assert [row.goal for row in rows if "compiled" in row.what] == ["at least 1.5"] * 2 + ["at most 0.02"]
+
+
+def test_quick_rows_are_some_of_all() -> None:
+    rows = list(bench_model(TINY, quick=True))
+    assert positive(rows)
+    judged = {(row.what, row.unit) for row in rows if row.goal}
+    assert {("E2EVarNet, forward", FASTER), ("E2EVarNet, step", FASTER), ("E2EVarNet, step", MEMORY)} < judged
+    assert len([row for row in rows if row.what.startswith("MoRE N=8") and row.value]) == 2 * 3
+    assert not [row for row in rows if row.unit == OF_THEIRS]
+
+
+def test_a_dense_network_of_a_given_size_is_found() -> None:
+    for parameters in (10_000, 50_000):
+        found = TINY.network("e2e_varnet", widths=TINY.widths_of(parameters))
+        assert parameters <= count_parameters(found)[0] < 1.1 * parameters
 
 
 def test_parts_add_up_to_the_whole() -> None:
