@@ -176,7 +176,7 @@ def _report(
     from rich.console import Console
 
     from morelib.companion.bench.result import result_table, write_result
-    from morelib.companion.run_card import device_name, make_run_card
+    from morelib.companion.run_card import device_name, make_run_card, processor_name
 
     done: list[Any] = []
     started, complete, load = monotonic(), False, os.getloadavg()[0]
@@ -190,7 +190,7 @@ def _report(
         complete = True
     except KeyboardInterrupt:
         print("error: interrupted; the rows below are what was measured", file=sys.stderr)
-    machine = device_name() if device == "cuda" else f"{device_name()}, {torch.get_num_threads()} threads"
+    machine = device_name() if device == "cuda" else f"{processor_name()}, {torch.get_num_threads()} threads"
     title = f"morelib bench {name}: " + ", ".join(f"{key} {_plain(value)}" for key, value in setting.items())
     table = result_table(
         title,

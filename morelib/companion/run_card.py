@@ -78,11 +78,14 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 @cache
 def device_name() -> str:
-    """The accelerator's name, or the processor's with the number of cores."""
+    """The accelerator's name; the processor's where there is none."""
     import torch  # here, because the command line and the notebook runner start without torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
+
+
+def processor_name() -> str:
+    """The processor's name with the number of cores."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from morelib.physics.consistency import HybridSense
+from morelib.physics.hybrid import HybridSense, coil_images
 from morelib.routing import PixelRouting, RoutingRecord
 
 Consistency = Literal["kspace", "image", "hard"]
@@ -106,12 +106,14 @@ class Unrolled(nn.Module):
             mask = mask.repeat_interleave(self.adjacent, 0)
         sense = HybridSense(sens_maps, mask)
         unroll = {"kspace": self._unroll_kspace, "image": self._unroll_image, "hard": self._unroll_hard}
-        image, records = unroll[self.consistency](sense.enter(kspace), sense)
+        image, records = unroll[self.consistency](coil_images(kspace), sense)
         middle = image[self.adjacent // 2 :: self.adjacent]
         return Reconstruction(middle, tuple(record for record in records if record is not None) or None)
 
     def _unroll_kspace(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, Records]:
         """E2EVarNet's k - eta M (k - y) - F S D(S^H F^H k), without keeping k: all that changes are two images.
+
+        `measured`, here and below, are the coil images F^H y.
 
         What cascades add to k-space are images seen by the coils, so k = y - F S p + M F S d, where p sums up the
         corrections and d what consistency took back of them at the measured columns. The image that the next denoiser
@@ -129,8 +131,7 @@ class Unrolled(nn.Module):
             returned = returned + cascade.eta * (corrections - returned)
             corrections = corrections + denoised
             records.append(record)
-        hybrid = measured - sense.expand(corrections) + sense.mask * sense.expand(returned)
-        return sense.rss(hybrid), records
+        return sense.magnitude(measured, corrections, returned), records
 
     def _unroll_image(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, Records]:
         zero_filled = sense.combine(measured)
@@ -144,12 +145,12 @@ class Unrolled(nn.Module):
         return image.abs(), records
 
     def _unroll_hard(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, Records]:
-        zero_filled = sense.combine(measured)
+        zero_filled, coverage = sense.combine(measured), sense.coverage()
         image, memory, records = zero_filled, None, []
         for cascade in self.cascades:
             denoised, record, memory = cascade(image, Context(zero_filled, memory=memory))
             # S^H F^H of (1 - M) F S D(x) + M y
-            image = sense.combine(torch.where(sense.mask, measured, sense.expand(denoised)))
+            image = zero_filled + coverage * denoised - sense.gram(denoised)
             records.append(record)
         return image.abs(), records
 

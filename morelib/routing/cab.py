@@ -47,8 +47,7 @@ class ChannelAttentionBlock(nn.Module):
 
     def _scale(self, mean: Tensor) -> Tensor:
         """The attention of channel means (batch, channels): 1x1 convolutions of single pixels, as matrix products."""
-        squeeze, excite = self._matrices()
-        return F.linear(F.linear(mean, squeeze).relu(), excite).sigmoid()
+        return _attention(mean, *self._matrices())[1]
 
     def _matrices(self) -> tuple[Tensor, Tensor]:
         """The attention's kernels, (bottleneck, channels) and (channels, bottleneck)."""
@@ -74,6 +73,12 @@ def _windows(x: Tensor) -> Tensor:
     """The pixels that each tap of a 3x3 kernel sees of x (batch, channels, y, x) padded by zeros, as (9, y * x)."""
     seen_y, seen_x = (x.new_ones(3, n).tril(n - 2).triu(-1) for n in x.shape[-2:])
     return torch.einsum("iy,jx->ijyx", seen_y, seen_x).flatten(2).flatten(0, 1)
+
+
+def _attention(mean: Tensor, squeeze: Tensor, excite: Tensor) -> tuple[Tensor, Tensor]:
+    """The bottleneck of channel means (batch, channels), and the scale of each channel in (0, 1)."""
+    inner = F.linear(mean, squeeze).relu()
+    return inner, F.linear(inner, excite).sigmoid()
 
 
 # Two operations with gradients that pass over the pixels fewer times than PyTorch's, as a processor waits for memory.
@@ -115,11 +120,8 @@ class _AddScaled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, features: Tensor, squeeze: Tensor, excite: Tensor) -> Tensor:
-        # In the precision of the weights, also under autocast, whose backward pass knows no casts.
-        with torch.autocast(x.device.type, enabled=False):
-            mean = features.mean((-2, -1), dtype=squeeze.dtype)
-            inner = F.linear(mean, squeeze).relu()
-            scale = F.linear(inner, excite).sigmoid()
+        mean = features.mean((-2, -1))
+        inner, scale = _attention(mean, squeeze, excite)
         ctx.save_for_backward(features, squeeze, excite, mean, inner, scale)
         spread = per_channel(scale[..., None, None].to(features.dtype), x)
         return as_maps(torch.addcmul(rows(x), spread, rows(features)), x)
@@ -127,7 +129,9 @@ class _AddScaled(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        features, squeeze, excite, mean, inner, scale = ctx.saved_tensors
+        features, squeeze, excite, *small = ctx.saved_tensors
+        # Short formats under autocast, which does not reach a backward pass.
+        mean, inner, scale = (each.to(squeeze.dtype) for each in small)
         grads = rows(grad)
         # Back through s to the mean of f: all of it is (batch, channels) or smaller.
         by_scale = as_maps(grads * rows(features), features).sum((-2, -1), dtype=scale.dtype)

@@ -14,8 +14,8 @@ from morelib.data.index import find_volumes
 from morelib.data.phantom import make_phantom
 from morelib.data.readers import read_slice
 from morelib.evaluation.classical.solvers import cg_sense, tv_sense
-from morelib.physics.consistency import HybridSense
 from morelib.physics.espirit import espirit_maps
+from morelib.physics.hybrid import HybridSense, coil_images
 from morelib.physics.sense import rss
 
 pytestmark = pytest.mark.skipif(shutil.which("bart") is None, reason="BART is not installed")
@@ -42,7 +42,7 @@ def problem(kspace: Tensor) -> tuple[Tensor, Tensor, HybridSense, Tensor]:
     mask &= kspace.abs().sum((0, 1, 2)) > 0  # BART takes what is zero for not sampled
     sampled, maps = kspace * mask, espirit_maps(kspace, N_ACS)
     sense = HybridSense(maps.to(torch.complex128), mask)
-    return sampled, maps, sense, sense.combine(sense.enter(sampled.to(torch.complex128)))
+    return sampled, maps, sense, sense.combine(coil_images(sampled.to(torch.complex128)))
 
 
 def bart(folder: Path, command: str, *inputs: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from morelib.evaluation.classical.solvers import (
     tv_sense,
 )
 from morelib.evaluation.evaluate import ZeroFilled, evaluate
-from morelib.physics.consistency import HybridSense
 from morelib.physics.fourier import fft2c
+from morelib.physics.hybrid import HybridSense
 from morelib.physics.sense import SenseOperator, normalise_maps
 
 SYSTEMS = [CgSense(0.01), TvSense(0.003, iterations=5)]

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from morelib.physics.consistency import HybridSense, image_step, kspace_step
-from morelib.physics.fourier import fft2c
+from morelib.physics.consistency import image_step, kspace_step
+from morelib.physics.fourier import fft2c, ifft2c
+from morelib.physics.hybrid import HybridSense, coil_images
 from morelib.physics.sense import SenseOperator, combine, expand, normalise_maps, rss
 
 SHAPES = [(1, 1, 8, 8), (2, 4, 9, 12), (3, 5, 12, 7), (1, 2, 5, 5)]
@@ -49,39 +50,49 @@ def test_gram(shape: tuple[int, int, int, int]) -> None:
     assert abs(_inner(image, gram).imag) < 1e-10
 
 
+def _plain_magnitude(images: Tensor, taken: Tensor, returned: Tensor, operator: SenseOperator) -> Tensor:
+    kspace = fft2c(images) - fft2c(expand(taken, operator.sens_maps)) + operator(returned)
+    return rss(ifft2c(kspace))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_hybrid_space_is_exact(shape: tuple[int, int, int, int]) -> None:
-    operator, image, kspace = _problem(shape)
-    kspace = operator.mask * kspace
-    hybrid = HybridSense(operator.sens_maps, operator.mask)
-    close = {"rtol": 0, "atol": 1e-11}
-    torch.testing.assert_close(hybrid.gram(image), operator.gram(image), **close)
-    torch.testing.assert_close(hybrid.combine(hybrid.enter(kspace)), operator.H(kspace), **close)
-    plain = fft2c(expand(image, operator.sens_maps))
-    torch.testing.assert_close(hybrid.expand(image), hybrid.enter(plain), **close)
-    torch.testing.assert_close(
-        hybrid.rss(hybrid.enter(plain)), rss(expand(image, operator.sens_maps)), **close
-    )
-    step = kspace_step(plain, kspace, operator.mask, 0.7)
-    hybrid_step = kspace_step(hybrid.enter(plain), hybrid.enter(kspace), hybrid.mask, 0.7)
-    torch.testing.assert_close(hybrid_step, hybrid.enter(step), **close)
-
-
 @pytest.mark.parametrize("at_once", [1, 2, 100])
-def test_the_gradient_of_the_gram_operator_is_the_plain_forms(
-    at_once: int, monkeypatch: pytest.MonkeyPatch
+def test_hybrid_space_is_exact_in_value_and_gradient(
+    shape: tuple[int, int, int, int], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For the image and for the maps, however many coils are worked on at a time."""
-    operator, image, _ = _problem((2, 3, 6, 7))
-    monkeypatch.setattr("morelib.physics.consistency.CACHED_PIXELS", at_once * image.numel())
-    wanted = _random(*image.shape)
-    gradients = []
-    for operate in (HybridSense, SenseOperator):
-        inputs = image.clone().requires_grad_(), operator.sens_maps.clone().requires_grad_()
-        out = operate(inputs[1], operator.mask).gram(inputs[0])
-        gradients.append(torch.autograd.grad(out, inputs, wanted))
-    for hybrid, plain in zip(*gradients, strict=True):
-        torch.testing.assert_close(hybrid, plain, rtol=0, atol=1e-10)
+    """However many coils are worked on at a time."""
+    operator, image, kspace = _problem(shape)
+    other, wanted = _random(*image.shape), _random(*image.shape)
+    monkeypatch.setattr("morelib.physics.hybrid.CACHED_PIXELS", at_once * image.numel())
+    measured = coil_images(operator.mask * kspace)
+    close = {"rtol": 0, "atol": 1e-10}
+    torch.testing.assert_close(measured, ifft2c(operator.mask * kspace), **close)
+    results = []
+    for is_hybrid in (True, False):
+        x, y, maps = (each.clone().requires_grad_() for each in (image, other, operator.sens_maps))
+        if is_hybrid:
+            sense = HybridSense(maps, operator.mask)
+            outputs = [sense.gram(x), sense.combine(measured), sense.magnitude(measured, x, y)]
+            outputs.append(sense.coverage())
+        else:
+            plain = SenseOperator(maps, operator.mask)
+            outputs = [plain.gram(x), combine(measured, maps), _plain_magnitude(measured, x, y, plain)]
+            outputs.append(maps.abs().square().sum(1))
+        slopes = [
+            torch.autograd.grad((wanted.conj() * out).real.sum(), (x, y, maps), allow_unused=True)
+            for out in outputs
+        ]
+        results.append([*outputs, *(slope for each in slopes for slope in each if slope is not None)])
+    assert len(results[0]) == 4 + 2 + 1 + 3 + 1
+    for hybrid, plain in zip(*results, strict=True):
+        torch.testing.assert_close(hybrid, plain, **close)
+
+
+def test_the_magnitude_of_nothing_has_no_gradient() -> None:
+    nothing = torch.zeros(1, 4, 4, dtype=torch.complex64, requires_grad=True)
+    maps, mask = torch.ones(1, 2, 4, 4, dtype=torch.complex64), torch.ones(1, 1, 1, 4, dtype=torch.bool)
+    HybridSense(maps, mask).magnitude(0 * maps, nothing, nothing).sum().backward()
+    assert nothing.grad is not None and not nothing.grad.any()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from morelib.companion.bench.network import OnPart, Setting, times
 from morelib.companion.bench.result import DIFFERENCE, FASTER, Row, compared
-from morelib.physics.consistency import HybridSense, image_step
+from morelib.physics.consistency import image_step
+from morelib.physics.hybrid import HybridSense, coil_images
 from morelib.physics.sense import SenseOperator, normalise_maps
 
 HYBRID, PLAIN = "Eq. 2 in hybrid space", "plain: 2-D FFTs and shifts"
@@ -22,7 +23,7 @@ def bench_consistency(setting: Setting, on_part: OnPart = lambda part: None) -> 
     image, eta = start.requires_grad_(), torch.ones(1, device=setting.device, requires_grad=True)
     plain = SenseOperator(maps.to(setting.device), batch.mask)
     hybrid = HybridSense(plain.sens_maps, batch.mask)
-    zero_filled = hybrid.combine(hybrid.enter(batch.kspace))  # once for all cascades
+    zero_filled = hybrid.combine(coil_images(batch.kspace))  # once for all cascades
 
     def in_hybrid_space() -> Tensor:
         return image - eta * (hybrid.gram(image) - zero_filled)

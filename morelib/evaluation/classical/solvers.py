@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from morelib.physics.consistency import HybridSense
+from morelib.physics.hybrid import HybridSense
 
 # CG steps of one image update in TV-SENSE; it starts from the last image, so a few are enough.
 _CG_STEPS = 5

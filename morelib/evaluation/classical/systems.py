@@ -9,8 +9,8 @@ from morelib.errors import UserError
 from morelib.evaluation.classical.solvers import cg_sense, tv_sense
 from morelib.nn import Reconstruction
 from morelib.nn.sensitivity import find_acs
-from morelib.physics.consistency import HybridSense
 from morelib.physics.espirit import espirit_maps
+from morelib.physics.hybrid import HybridSense, coil_images
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Sense:
         if sens_maps is None:
             sens_maps = espirit_maps(kspace, find_acs(mask) if n_acs is None else n_acs)
         sense = HybridSense(sens_maps, mask)
-        zero_filled = sense.combine(sense.enter(kspace))
+        zero_filled = sense.combine(coil_images(kspace))
         # Scaled to a peak of one, solved, scaled back.
         peak = zero_filled.abs().amax((-2, -1), keepdim=True)
         scale = torch.where(peak > 0, peak, 1.0)
