@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from morelib.rows import as_maps, per_channel, rows
+from morelib.routing.rows import as_maps, per_channel, rows
 
 
 class ChannelAttentionBlock(nn.Module):

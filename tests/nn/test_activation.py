@@ -18,7 +18,7 @@ def _input(channels_last: bool = True, channels: int = 3) -> torch.Tensor:
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("channels", [3, 18])
 def test_equal_to_pytorchs_two_layers_in_value_and_gradient(channels_last: bool, channels: int) -> None:
-    """With few channels it works on rows, see `morelib.rows`."""
+    """With few channels it works on rows, see `morelib.routing.rows`."""
     x = _input(channels_last, channels).requires_grad_()
     weight = torch.randn(x.shape, dtype=x.dtype)
     ours = Activation("instance")(1.0 * x)

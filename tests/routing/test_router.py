@@ -75,7 +75,7 @@ def test_the_pooled_block_is_the_mean_of_the_block_in_value_and_gradient(size: t
 
 @pytest.mark.parametrize("channels", [6, 20])
 def test_the_block_is_made_of_pytorchs_operations_in_value_and_gradient(channels: int) -> None:
-    """With few channels it works on rows, see `morelib.rows`."""
+    """With few channels it works on rows, see `morelib.routing.rows`."""
     torch.manual_seed(0)
     block = ChannelAttentionBlock(channels).double()
     x = torch.randn(3, channels, 5, 4, dtype=torch.float64, requires_grad=True)
