@@ -11,12 +11,12 @@ from morelib.nn.checkpointing import run
 from morelib.nn.complex_io import Door
 from morelib.nn.unet import UNet
 from morelib.physics.fourier import centre_crop, ifft2c
+from morelib.physics.hybrid import CACHED_PIXELS
 from morelib.physics.masks import acs_columns
 from morelib.physics.sense import normalise_maps
 
 SensResolution = Literal["full", "acs"]
 LEAST = 32  # points of a cropped axis: two for each of the coarsest level of a U-Net with four poolings
-CACHED_PIXELS = 2**18
 
 
 def find_acs(mask: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ coil data are large, they are made for a few coils at a time, while they fit int
 for the gradient. All of it is exact, not an approximation; `SenseOperator` is the plain form.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,17 +16,12 @@ from torch.autograd.function import once_differentiable
 from morelib.physics.fourier import ifft2c
 from morelib.physics.sense import rss
 
-CACHED_PIXELS = 2**18
-
-
-def at_once(images: Tensor) -> int:
-    """How many of images (n, ...) to work on at a time: on a processor as many as its cache holds, elsewhere all."""
-    return max(CACHED_PIXELS // images[0].numel(), 1) if images.device.type == "cpu" else len(images)
+CACHED_PIXELS = 2**18  # of images that are worked on together, so that they stay in a processor's cache
 
 
 def coil_images(kspace: Tensor) -> Tensor:
     """F^H y of k-space (batch, coil, y, x)."""
-    return torch.cat([ifft2c(coils) for coils in kspace.split(_coils_at_once(kspace), 1)], 1)
+    return torch.cat([ifft2c(coils) for (coils,) in _groups(kspace)], 1)
 
 
 class HybridSense:
@@ -44,7 +40,7 @@ class HybridSense:
         self.mask = torch.fft.ifftshift(mask, -1)
 
     def combine(self, images: Tensor) -> Tensor:
-        """S^H of measured coil images (batch, coil, y, x), which get no gradient: image (batch, y, x)."""
+        """S^H of coil images (batch, coil, y, x): image (batch, y, x)."""
         out: Tensor = _Combine.apply(images, self.sens_maps, self._conjugate)
         return out
 
@@ -61,7 +57,7 @@ class HybridSense:
         """Root sum of squares of F^H (y - F S taken + M F S returned), real (batch, y, x).
 
         Args:
-            images: F^H y, (batch, coil, y, x), which get no gradient.
+            images: F^H y, (batch, coil, y, x).
             taken, returned: images (batch, y, x).
         """
         arguments = images, taken, returned, self.sens_maps, self._conjugate, self.mask
@@ -74,17 +70,22 @@ class _Combine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, sens_maps: Tensor, conjugate: Tensor) -> Tensor:
-        ctx.save_for_backward(images)
-        out, n = torch.zeros_like(images[:, 0]), _coils_at_once(images)
-        for group, conj in zip(images.split(n, 1), conjugate.split(n, 1), strict=True):
+        ctx.save_for_backward(images, sens_maps)
+        out = torch.zeros_like(images[:, 0])
+        for group, conj in _groups(images, conjugate):
             _add_up(out, group, conj)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
-        (images,) = ctx.saved_tensors
-        return None, images * _conj(grad), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        images, sens_maps = ctx.saved_tensors
+        to_images, to_maps, _ = ctx.needs_input_grad
+        return (
+            sens_maps * grad.unsqueeze(1) if to_images else None,
+            images * _conj(grad) if to_maps else None,
+            None,
+        )
 
 
 class Gram(torch.autograd.Function):
@@ -93,25 +94,25 @@ class Gram(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, sens_maps: Tensor, conjugate: Tensor, mask: Tensor) -> Tensor:
         ctx.save_for_backward(image, sens_maps, conjugate, mask)
-        x, n, out = image.unsqueeze(1), _coils_at_once(sens_maps), torch.zeros_like(image)
-        for maps, conj in zip(sens_maps.split(n, 1), conjugate.split(n, 1), strict=True):
-            _add_up(out, _project(maps * x, mask), conj)
+        out = torch.zeros_like(image)
+        for maps, conj in _groups(sens_maps, conjugate):
+            _add_up(out, _project(maps * image.unsqueeze(1), mask), conj)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         image, sens_maps, conjugate, mask = ctx.saved_tensors
-        x, g, n = image.unsqueeze(1), grad.unsqueeze(1), _coils_at_once(sens_maps)
-        grad_image, grad_maps = torch.zeros_like(image), torch.empty_like(sens_maps)
-        groups = (each.split(n, 1) for each in (sens_maps, conjugate, grad_maps))
-        for maps, conj, grad_group in zip(*groups, strict=True):
-            # d/dS: P(S g) conj(x) + P(S x) conj(g)
-            back = _project(maps * g, mask)
-            torch.mul(back, _conj(image), out=grad_group)
-            grad_group.addcmul_(_project(maps * x, mask), _conj(grad))
+        grad_image = torch.zeros_like(image)
+        grad_maps = torch.empty_like(sens_maps) if ctx.needs_input_grad[1] else None
+        for maps, conj, grad_group in _groups(sens_maps, conjugate, grad_maps):
             # d/dx: conj(S) P(S g)
+            back = _project(maps * grad.unsqueeze(1), mask)
             _add_up(grad_image, back, conj)
+            if grad_group is not None:
+                # d/dS: P(S g) conj(x) + P(S x) conj(g)
+                torch.mul(back, _conj(image), out=grad_group)
+                grad_group.addcmul_(_project(maps * image.unsqueeze(1), mask), _conj(grad))
         return grad_image, grad_maps, None, None
 
 
@@ -128,8 +129,8 @@ class _Magnitude(torch.autograd.Function):
         conjugate: Tensor,
         mask: Tensor,
     ) -> Tensor:
-        out, n = torch.zeros_like(taken.real), _coils_at_once(images)
-        for group, maps in zip(images.split(n, 1), sens_maps.split(n, 1), strict=True):
+        out = torch.zeros_like(taken.real)
+        for group, maps in _groups(images, sens_maps):
             coils = _corrected(group, taken, returned, maps, mask)
             out += torch.view_as_real(coils).square_().sum(-1).sum(1)
         out.sqrt_()
@@ -138,23 +139,27 @@ class _Magnitude(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, None, None]:
         images, taken, returned, sens_maps, conjugate, mask, out = ctx.saved_tensors
         # Where all coils are zero the gradient is taken as zero, not NaN.
-        factor, n = torch.where(out > 0, grad / out, 0.0).unsqueeze(1), _coils_at_once(images)
+        factor = torch.where(out > 0, grad / out, 0.0).unsqueeze(1)
         grad_taken, grad_returned = torch.zeros_like(taken), torch.zeros_like(returned)
-        grad_maps = torch.empty_like(sens_maps)
-        groups = (each.split(n, 1) for each in (images, sens_maps, conjugate, grad_maps))
-        for group, maps, conj, grad_group in zip(*groups, strict=True):
+        grad_images = torch.empty_like(images) if ctx.needs_input_grad[0] else None
+        grad_maps = torch.empty_like(sens_maps) if ctx.needs_input_grad[3] else None
+        everything = images, sens_maps, conjugate, grad_images, grad_maps
+        for group, maps, conj, grad_group, grad_map in _groups(*everything):
+            # d/dm: c, scaled by the derivative of the root; d/dp: -conj(S) c; d/dd: conj(S) P(c)
             coils = _corrected(group, taken, returned, maps, mask).mul_(factor)
             back = _project(coils, mask)
-            # d/dS: P(c) conj(d) - c conj(p)
-            torch.mul(back, _conj(returned), out=grad_group)
-            grad_group.addcmul_(coils, _conj(taken), value=-1)
-            # d/dd: conj(S) P(c); d/dp: -conj(S) c
-            _add_up(grad_returned, back, conj)
             _add_up(grad_taken, coils, conj)
-        return None, -grad_taken, grad_returned, grad_maps, None, None
+            _add_up(grad_returned, back, conj)
+            if grad_group is not None:
+                grad_group.copy_(coils)
+            if grad_map is not None:
+                # d/dS: P(c) conj(d) - c conj(p)
+                torch.mul(back, _conj(returned), out=grad_map)
+                grad_map.addcmul_(coils, _conj(taken), value=-1)
+        return grad_images, -grad_taken, grad_returned, grad_maps, None, None
 
 
 def _corrected(images: Tensor, taken: Tensor, returned: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
@@ -181,5 +186,9 @@ def _add_up(total: Tensor, coils: Tensor, conjugate: Tensor) -> None:
         total += (coils * conjugate).sum(1)
 
 
-def _coils_at_once(coils: Tensor) -> int:
-    return at_once(coils.transpose(0, 1))
+def _groups(first: Tensor, *others: Tensor | None) -> Iterator[list[Any]]:
+    """Coil data (batch, coil, y, x) by groups of coils: on a processor of as many as its cache holds, elsewhere all."""
+    coils = first.shape[1]
+    n = max(CACHED_PIXELS // first[:, 0].numel(), 1) if first.device.type == "cpu" else coils
+    for start in range(0, coils, n):
+        yield [each if each is None else each[:, start : start + n] for each in (first, *others)]

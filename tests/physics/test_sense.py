@@ -69,23 +69,31 @@ def test_hybrid_space_is_exact_in_value_and_gradient(
     torch.testing.assert_close(measured, ifft2c(operator.mask * kspace), **close)
     results = []
     for is_hybrid in (True, False):
-        x, y, maps = (each.clone().requires_grad_() for each in (image, other, operator.sens_maps))
+        inputs = [each.clone().requires_grad_() for each in (image, other, measured, operator.sens_maps)]
+        x, y, coils, maps = inputs
         if is_hybrid:
             sense = HybridSense(maps, operator.mask)
-            outputs = [sense.gram(x), sense.combine(measured), sense.magnitude(measured, x, y)]
-            outputs.append(sense.coverage())
+            outputs = [sense.gram(x), sense.combine(coils), sense.magnitude(coils, x, y), sense.coverage()]
         else:
             plain = SenseOperator(maps, operator.mask)
-            outputs = [plain.gram(x), combine(measured, maps), _plain_magnitude(measured, x, y, plain)]
+            outputs = [plain.gram(x), combine(coils, maps), _plain_magnitude(coils, x, y, plain)]
             outputs.append(maps.abs().square().sum(1))
         slopes = [
-            torch.autograd.grad((wanted.conj() * out).real.sum(), (x, y, maps), allow_unused=True)
+            torch.autograd.grad((wanted.conj() * out).real.sum(), inputs, allow_unused=True)
             for out in outputs
         ]
         results.append([*outputs, *(slope for each in slopes for slope in each if slope is not None)])
-    assert len(results[0]) == 4 + 2 + 1 + 3 + 1
+    assert len(results[0]) == 4 + 2 + 2 + 4 + 1
     for hybrid, plain in zip(*results, strict=True):
         torch.testing.assert_close(hybrid, plain, **close)
+
+
+def test_maps_that_are_given_cost_no_gradient() -> None:
+    operator, image, kspace = _problem((1, 3, 6, 7))
+    sense, x = HybridSense(operator.sens_maps, operator.mask), image.requires_grad_()
+    out = sense.magnitude(coil_images(kspace), x, sense.gram(x))
+    (slope,) = torch.autograd.grad(out.sum(), x)
+    assert slope.abs().min() > 0
 
 
 def test_the_magnitude_of_nothing_has_no_gradient() -> None:
