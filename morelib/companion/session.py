@@ -207,14 +207,6 @@ class Companion:
         write_json(path, {"run_card": self.run_card(), "result": value})
         return path
 
-    def load_result(self, name: str) -> Any:
-        """What `save_result` stored. UserError where there is nothing yet."""
-        path = self.results / f"{name}.json"
-        stored = read_json(path)
-        if stored is None:
-            raise UserError(f"{path}: not made yet; run `morelib reproduce --profile {self.profile.name}`")
-        return stored["result"]
-
     def recorded(self, name: str) -> dict[str, Any]:
         """What `make record` kept of other profiles in book/results: profile to the contents of `name`.json."""
         kept = sorted((self.root / "book" / "results").glob(f"*/{name}.json"))

@@ -44,12 +44,6 @@ def spread(method: str, metric: Metric) -> float:
     return float(np.std(list(TABLE_I[metric][method].values())))
 
 
-def value_range(method: str, metric: Metric) -> float:
-    """Best minus worst column."""
-    row = TABLE_I[metric][method].values()
-    return max(row) - min(row)
-
-
 def winners(metric: Metric) -> dict[str, str]:
     """The best method of each column."""
     return {c: max(METHODS, key=lambda method: TABLE_I[metric][method][c]) for c in CATEGORIES}

@@ -8,12 +8,6 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-# The columns of the volume table that make up a protocol, in the order of assets/protocols.csv.
-FIELDS = (
-    "acquisition", "sequence", "field_t", "tr_ms", "te_ms", "ti_ms", "flip_deg",
-    "encoded_y", "pe_max", "pe_center", "scanner", "coils", "encoded_x", "recon_x", "recon_y",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Protocol:
