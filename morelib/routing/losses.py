@@ -27,7 +27,9 @@ class RouterLosses(NamedTuple):
 
 
 def selection_share(selected: Tensor, n_experts: int) -> Tensor:
-    """p of Eq. 7: the share of selections each expert received, (n_experts,), sums to 1, carries no gradient.
+    """p of Eq. 7: the share of selections each expert received, (..., n_experts), from `selected` (..., batch, k).
+
+    It sums to 1 and carries no gradient.
 
     In distributed training the counts of all processes are added first. So all of them must come here, equally often
     and in the same order: not in code that activation checkpointing runs again. Each process then takes the mean gates
@@ -36,37 +38,30 @@ def selection_share(selected: Tensor, n_experts: int) -> Tensor:
     counts = expert_counts(selected, n_experts)
     if dist.is_initialized() and torch.is_grad_enabled():  # in evaluation processes may see different numbers
         dist.all_reduce(counts)
-    return counts / counts.sum()
+    return counts / counts.sum(-1, keepdim=True)
 
 
 def router_losses(logits: Tensor, gates: Tensor, selected: Tensor) -> RouterLosses:
-    """The terms of Eq. 7 for one router batch.
+    """The terms of Eq. 7 for one router batch, or for those of all cascades at once: their mean over cascades.
+
+    As a mean, the coefficients mean the same at any depth.
 
     Args:
-        logits: z, (batch, n_experts).
-        gates: g = softmax(z), (batch, n_experts).
-        selected: experts chosen by the noisy top-K, (batch, k).
+        logits: z, (batch, n_experts) or (cascades, batch, n_experts).
+        gates: g = softmax(z), of the same shape.
+        selected: experts chosen by the noisy top-K, (batch, k) or (cascades, batch, k).
 
     The paper writes g_i for one sample and p_i for a batch. We take g_i as the batch mean in the first term: per
     sample, at batch size one, p would only repeat the sample's own choice (assumption 8 of the book).
     """
     share = selection_share(selected, gates.shape[-1])
     # Eq. 7, first term (as printed: not multiplied by N as in the Switch Transformer)
-    aux = (share.to(gates.dtype) * gates.mean(0)).sum()
+    aux = (share.to(gates.dtype) * gates.mean(-2)).sum(-1).mean()
     # Eq. 7, second term: -sum g log g. From the logits, because the slope of g log g at an underflowed g is infinite.
     sparse = -(gates * logits.log_softmax(-1)).sum(-1).mean()
     # Eq. 7, third term
     z = torch.logsumexp(logits, -1).square().mean()
     return RouterLosses(aux, sparse, z)
-
-
-def mean_losses(losses: list[RouterLosses]) -> RouterLosses:
-    """Mean over cascades, so that the coefficients mean the same at any depth."""
-    return RouterLosses(
-        aux=torch.stack([loss.aux for loss in losses]).mean(),
-        sparse=torch.stack([loss.sparse for loss in losses]).mean(),
-        z=torch.stack([loss.z for loss in losses]).mean(),
-    )
 
 
 def anneal(start_end: tuple[float, float], progress: float) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from morelib.routing.cache import InputCache
@@ -14,8 +15,19 @@ GateScale = Literal["paper", "renormalise", "n_over_k"]
 NoiseOn = Literal["gates", "logits"]
 
 
+class RouterBatch(NamedTuple):
+    """What the router losses see: the samples and, after them, the cached inputs.
+
+    logits, gates: (router batch, n_experts). selected: int64 (router batch, k).
+    """
+
+    logits: Tensor
+    gates: Tensor
+    selected: Tensor
+
+
 class RoutingRecord(NamedTuple):
-    """What a router did with one batch. `losses` are set in training only.
+    """What a router did with one batch. `router_batch` is set in training only.
 
     logits, gates: (batch, n_experts). selected: int64 (batch, k), best first. embedding: F_r, (batch, embedding).
     """
@@ -24,7 +36,16 @@ class RoutingRecord(NamedTuple):
     gates: Tensor
     selected: Tensor
     embedding: Tensor
-    losses: RouterLosses | None = None
+    router_batch: RouterBatch | None = None
+
+
+def losses_of(records: Sequence[RoutingRecord]) -> RouterLosses:
+    """The terms of Eq. 7 of a pass in training, mean over its cascades.
+
+    Of all cascades at once: a few operations, and one exchange between processes, instead of some for each cascade.
+    """
+    batches = [record.router_batch for record in records if record.router_batch]
+    return router_losses(*(torch.stack(field) for field in zip(*batches, strict=True)))
 
 
 class SampleRouting:
@@ -82,10 +103,10 @@ class SampleRouting:
         # Dummy batch (Sec. III-B3): the cached inputs join the router batch; only the router losses see them.
         everything = route(router, self.cache.batches(first=inputs))
         selected = self._select(everything, tau=self.tau)
-        losses = router_losses(everything.logits, everything.gates, selected)
         self.cache.push(inputs)
         own = RouterOutput(*[field[:batch] for field in everything])
-        record = RoutingRecord(own.logits, own.gates, selected[:batch], own.embedding, losses)
+        seen = RouterBatch(everything.logits, everything.gates, selected)
+        record = RoutingRecord(own.logits, own.gates, selected[:batch], own.embedding, seen)
         return self._weights(own.gates, selected[:batch]), record
 
     def _select(self, output: RouterOutput, tau: float | Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def balance_loss(gates: Tensor, selected: Tensor) -> Tensor:
         selected: int64, the same shape without the last axis.
     """
     n_experts = gates.shape[-1]
-    share = selection_share(selected, n_experts).to(gates.dtype)
+    share = selection_share(selected.flatten().unsqueeze(-1), n_experts).to(gates.dtype)
     return n_experts * (share * gates.flatten(0, -2).mean(0)).sum()
 
 

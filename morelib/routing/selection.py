@@ -33,7 +33,7 @@ def select_top_k(
 
 
 def expert_counts(selected: Tensor, n_experts: int) -> Tensor:
-    """How often each expert was chosen: float (n_experts,), from int64 `selected` (batch, k)."""
+    """How often each expert was chosen: float (..., n_experts), from int64 `selected` (..., batch, k)."""
     # Not torch.bincount, which makes a GPU's host wait.
     experts = torch.arange(n_experts, device=selected.device)
-    return (selected.flatten() == experts.unsqueeze(-1)).sum(-1).float()
+    return (selected.flatten(-2).unsqueeze(-2) == experts.unsqueeze(-1)).sum(-1).float()

@@ -14,8 +14,7 @@ from morelib.nn.more import drop_idle_gradients, expert_parameters, routings
 from morelib.nn.prompt_unet import PromptUNet
 from morelib.nn.unet import Decoder, Encoder
 from morelib.nn.unrolled import Reconstruction, Record
-from morelib.routing import PixelRouting, RoutingRecord
-from morelib.routing.losses import mean_losses
+from morelib.routing import PixelRouting, RoutingRecord, losses_of
 from morelib.routing.selection import expert_counts
 from morelib.training.config import TrainConfig
 from morelib.training.losses import ssim_loss
@@ -89,8 +88,8 @@ class TrainStep:
         reconstruction = ssim_loss(output.image, target, max_value)
         loss, terms = reconstruction, {"train_ssim_loss": reconstruction.detach()}
         records = output.routing or ()
-        if losses := [r.losses for r in records if isinstance(r, RoutingRecord) and r.losses]:
-            router = mean_losses(losses)
+        if routed := [record for record in records if isinstance(record, RoutingRecord)]:
+            router = losses_of(routed)
             # Eq. 7 is added to the reconstruction loss; its gradient ends at the routers' detached inputs.
             loss = loss + router.weighted(alpha_aux, self.config.alpha_sparse, self.config.alpha_z)
             terms |= {name: term.detach() for name, term in router._asdict().items()}
@@ -125,7 +124,7 @@ def _usage_terms(records: Sequence[Record]) -> dict[str, Tensor]:
     """Counts of selections and sums of gates, by cascade and expert."""
     terms = {}
     for cascade, record in enumerate(records):
-        counts = expert_counts(record.selected, record.gates.shape[-1])
+        counts = expert_counts(record.selected.flatten(0, -2), record.gates.shape[-1])
         gates = record.gates.detach().flatten(0, -2).sum(0)
         for expert, (count, gate) in enumerate(zip(counts, gates, strict=True)):
             terms[f"load/{cascade}/{expert}"] = count

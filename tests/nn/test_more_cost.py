@@ -13,8 +13,8 @@ from morelib.nn import Unrolled, build_model
 from morelib.nn import more as network
 from morelib.nn.more import drop_idle_gradients, expert_parameters, routings
 from morelib.physics.masks import acs_columns
+from morelib.routing import losses_of
 from morelib.routing.dispatch import mix_experts
-from morelib.routing.losses import mean_losses
 from morelib.routing.selection import expert_counts
 
 SMALL = {"cascades": 2, "widths": (4, 6, 8), "sens_widths": (4, 6), "n_experts": 8, "top_k": 1}
@@ -39,7 +39,7 @@ def _data(batch: int = 1, dtype: torch.dtype = torch.complex64) -> tuple[Tensor,
 def _step(model: Unrolled, kspace: Tensor, mask: Tensor) -> Any:
     """Forward and backward pass, as in training."""
     output = model(kspace, mask)
-    router = mean_losses([record.losses for record in output.routing])
+    router = losses_of(output.routing)
     (output.image.square().mean() + router.weighted(0.1, 0.005, 0.001)).backward()
     return output
 

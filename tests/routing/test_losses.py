@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from morelib.routing.losses import RouterLosses, anneal, mean_losses, router_losses
+from morelib.routing.losses import anneal, router_losses
 
 
 def test_golden_values() -> None:
@@ -56,9 +56,12 @@ def test_gradients_stay_finite_when_a_gate_underflows() -> None:
     assert torch.isfinite(gradient).all()
 
 
-def test_mean_over_cascades() -> None:
-    terms = [RouterLosses(*(torch.tensor(float(v)) for v in row)) for row in ((1, 2, 3), (3, 4, 5))]
-    assert [term.item() for term in mean_losses(terms)] == [2, 3, 4]
+def test_all_cascades_at_once_are_the_mean_over_cascades() -> None:
+    logits = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gates, selected = logits.softmax(-1), logits.topk(2).indices
+    one_by_one = [torch.stack(router_losses(*each)) for each in zip(logits, gates, selected, strict=True)]
+    together = torch.stack(router_losses(logits, gates, selected))
+    torch.testing.assert_close(together, torch.stack(one_by_one).mean(0))
 
 
 def test_annealing_is_log_linear_between_its_ends() -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from morelib.routing import Router, SampleRouting
+from morelib.routing import Router, SampleRouting, losses_of
 from morelib.routing.cab import ChannelAttentionBlock
 from morelib.routing.cache import InputCache
 from morelib.routing.router import router_input
@@ -108,7 +108,7 @@ def test_autocast_does_not_reach_the_router(dtype: torch.dtype) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled):
             for batch in features:
                 weights, record = routing(router, batch, training=True)
-        records.append([weights, *record[:4], *record.losses])
+        records.append([weights, *record[:4], *losses_of([record])])
     assert records[1][1].dtype == torch.float32
     assert all(torch.equal(*pair) for pair in zip(*records, strict=True))
 
@@ -134,13 +134,13 @@ def test_noise_changes_the_selection_and_nothing_else() -> None:
     assert torch.equal(calm_weights, noisy_weights)
 
 
-def test_evaluation_has_no_noise_no_losses_and_leaves_the_cache_alone() -> None:
+def test_evaluation_has_no_noise_no_router_batch_and_leaves_the_cache_alone() -> None:
     routing, router = SampleRouting(top_k=2), _router()
     routing.tau = 10.0
     _, first = routing(router, _features(8), training=False)
     _, second = routing(router, _features(8), training=False)
     assert torch.equal(first.selected, second.selected)
-    assert first.losses is None
+    assert first.router_batch is None
     assert not len(routing.cache)
 
 
@@ -153,8 +153,7 @@ def test_cached_inputs_change_the_losses_and_not_the_decision() -> None:
     weights_helped, record_helped = helped(router, _features(), training=True)
     assert torch.equal(record_alone.selected, record_helped.selected)
     torch.testing.assert_close(weights_alone, weights_helped)
-    assert record_alone.losses is not None and record_helped.losses is not None
-    assert record_alone.losses.aux != record_helped.losses.aux
+    assert losses_of([record_alone]).aux != losses_of([record_helped]).aux
 
 
 def test_cached_inputs_are_routed_with_the_current_weights() -> None:
@@ -165,15 +164,14 @@ def test_cached_inputs_are_routed_with_the_current_weights() -> None:
     with torch.no_grad():
         router.gate.weight.mul_(3.0)
     _, after = routing(router, _features(seed=2), training=True)
-    assert before.losses is not None and after.losses is not None
-    assert before.losses.z != after.losses.z
+    assert losses_of([before]).z != losses_of([after]).z
 
 
 def test_images_of_different_size_share_a_cache() -> None:
     routing, router = SampleRouting(top_k=1, cached_inputs=4), _router()
     for seed, (height, width) in enumerate([(32, 24), (40, 24), (32, 24), (24, 48)]):
         _, record = routing(router, _features(1, height, width, seed), training=True)
-    assert record.losses is not None and torch.isfinite(record.losses.aux)
+    assert torch.isfinite(losses_of([record]).aux)
     assert len(routing.cache.batches()) == 3
 
 
