@@ -118,7 +118,7 @@ def experts(setting: Setting, on_part: OnPart = _quiet, quick: bool = False) -> 
         name = f"MoRE N={N_EXPERTS}, K=1, {router}"
         model = setting.network("more", n_experts=N_EXPERTS, top_k=1, **options)
         widths = setting.widths_of(count_parameters(model)[1])
-        as_large = f"E2EVarNet of MoRE's active size, widths {'-'.join(map(str, widths))}"
+        as_large = f"E2EVarNet of MoRE's active size ({'-'.join(map(str, widths))})"
         if as_large not in runners:
             runners[as_large] = Runner(setting.network("e2e_varnet", widths=widths), setting)
         runners[name] = Runner(model, setting)
