@@ -10,8 +10,8 @@ from morelib.nn.activation import Norm
 from morelib.nn.checkpointing import run
 from morelib.nn.complex_io import Door
 from morelib.nn.unet import UNet
-from morelib.physics.fourier import centre_crop, ifft2c
-from morelib.physics.hybrid import CACHED_PIXELS
+from morelib.physics.fourier import centre_crop
+from morelib.physics.hybrid import at_once, coil_images
 from morelib.physics.masks import acs_columns
 from morelib.physics.sense import normalise_maps
 
@@ -74,7 +74,7 @@ class SensitivityNetwork(nn.Module):
         acs = torch.where(acs_of(mask, n_acs), kspace, 0.0)
         if self.resolution == "acs":
             acs = centre_crop(acs, (max(height // 4, LEAST), max(width // 4, LEAST)))
-        images = ifft2c(acs).flatten(0, 1)
+        images = coil_images(acs).flatten(0, 1)
         maps = in_groups(self._maps, images, self.checkpointing).unflatten(0, kspace.shape[:2])
         if self.resolution == "acs":
             maps = interpolate(maps, (height, width))
@@ -91,8 +91,8 @@ def in_groups(function: Callable[[Tensor], Tensor], images: Tensor, checkpointin
     With `checkpointing` everywhere, so that the activations of a few are held at a time.
     """
     few = checkpointing or images.device.type == "cpu"
-    at_once = max(CACHED_PIXELS // images[0].numel(), 1) if few else len(images)
-    return torch.cat([run(checkpointing, function, group) for group in images.split(at_once)])
+    n = at_once(images[0]) if few else len(images)
+    return torch.cat([run(checkpointing, function, group) for group in images.split(n)])
 
 
 def interpolate(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,12 @@ from torch.autograd.function import once_differentiable
 from morelib.physics.fourier import ifft2c
 from morelib.physics.sense import rss
 
-CACHED_PIXELS = 2**18  # of images that are worked on together, so that they stay in a processor's cache
+CACHED_PIXELS = 2**18
+
+
+def at_once(image: Tensor) -> int:
+    """How many images like this one to work on at a time, so that they stay in a processor's cache."""
+    return max(CACHED_PIXELS // image.numel(), 1)
 
 
 def coil_images(kspace: Tensor) -> Tensor:
@@ -103,6 +108,7 @@ class Gram(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         image, sens_maps, conjugate, mask = ctx.saved_tensors
+        image_conj, grad_conj = _conj(image), _conj(grad)
         grad_image = torch.zeros_like(image)
         grad_maps = torch.empty_like(sens_maps) if ctx.needs_input_grad[1] else None
         for maps, conj, grad_group in _groups(sens_maps, conjugate, grad_maps):
@@ -111,8 +117,8 @@ class Gram(torch.autograd.Function):
             _add_up(grad_image, back, conj)
             if grad_group is not None:
                 # d/dS: P(S g) conj(x) + P(S x) conj(g)
-                torch.mul(back, _conj(image), out=grad_group)
-                grad_group.addcmul_(_project(maps * image.unsqueeze(1), mask), _conj(grad))
+                torch.mul(back, image_conj, out=grad_group)
+                grad_group.addcmul_(_project(maps * image.unsqueeze(1), mask), grad_conj)
         return grad_image, grad_maps, None, None
 
 
@@ -143,6 +149,7 @@ class _Magnitude(torch.autograd.Function):
         images, taken, returned, sens_maps, conjugate, mask, out = ctx.saved_tensors
         # Where all coils are zero the gradient is taken as zero, not NaN.
         factor = torch.where(out > 0, grad / out, 0.0).unsqueeze(1)
+        taken_conj, returned_conj = _conj(taken), _conj(returned)
         grad_taken, grad_returned = torch.zeros_like(taken), torch.zeros_like(returned)
         grad_images = torch.empty_like(images) if ctx.needs_input_grad[0] else None
         grad_maps = torch.empty_like(sens_maps) if ctx.needs_input_grad[3] else None
@@ -157,8 +164,8 @@ class _Magnitude(torch.autograd.Function):
                 grad_group.copy_(coils)
             if grad_map is not None:
                 # d/dS: P(c) conj(d) - c conj(p)
-                torch.mul(back, _conj(returned), out=grad_map)
-                grad_map.addcmul_(coils, _conj(taken), value=-1)
+                torch.mul(back, returned_conj, out=grad_map)
+                grad_map.addcmul_(coils, taken_conj, value=-1)
         return grad_images, -grad_taken, grad_returned, grad_maps, None, None
 
 
@@ -189,6 +196,6 @@ def _add_up(total: Tensor, coils: Tensor, conjugate: Tensor) -> None:
 def _groups(first: Tensor, *others: Tensor | None) -> Iterator[list[Any]]:
     """Coil data (batch, coil, y, x) by groups of coils: on a processor of as many as its cache holds, elsewhere all."""
     coils = first.shape[1]
-    n = max(CACHED_PIXELS // first[:, 0].numel(), 1) if first.device.type == "cpu" else coils
+    n = at_once(first[:, 0]) if first.device.type == "cpu" else coils
     for start in range(0, coils, n):
         yield [each if each is None else each[:, start : start + n] for each in (first, *others)]

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from morelib.nn import sensitivity
 from morelib.nn.sensitivity import SensitivityNetwork, interpolate
 from morelib.physics.fourier import centre_crop, fft2c, ifft2c
 from morelib.physics.masks import acs_columns
@@ -25,7 +24,7 @@ def _network(**options: object) -> SensitivityNetwork:
 def test_coils_in_groups_are_coils_together(monkeypatch: pytest.MonkeyPatch) -> None:
     network, (kspace, mask) = _network(), _data()
     together = network(kspace, mask)
-    monkeypatch.setattr(sensitivity, "CACHED_PIXELS", 3 * 40 * 36)
+    monkeypatch.setattr("morelib.physics.hybrid.CACHED_PIXELS", 3 * 40 * 36)
     torch.testing.assert_close(network(kspace, mask), together, rtol=1e-12, atol=1e-12)
 
 

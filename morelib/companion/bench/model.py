@@ -50,15 +50,11 @@ def against_fastmri(setting: Setting, on_part: OnPart = _quiet, quick: bool = Fa
     """E2EVarNet, plain, checkpointed and with low-resolution maps, against fastMRI's with the same weights."""
     theirs, on_gpu = setting.fastmri(), setting.device != "cpu"
     plain, checkpointed, low = "E2EVarNet", "E2EVarNet, checkpointing", "E2EVarNet, maps at ACS resolution"
-    variants: dict[str, dict[str, Any]] = {
-        plain: {},
-        checkpointed: {"checkpointing": True},
-        low: {"sens_resolution": "acs"},
-    }
-    timed = {"forward": [plain, low], "step": [plain, checkpointed, low]}
-    if quick:
-        del variants[low]
-        timed = {"forward": [plain], "step": [plain]}
+    variants: dict[str, dict[str, Any]] = {plain: {}, checkpointed: {"checkpointing": True}}
+    timed = {"forward": [plain], "step": [plain]}
+    if not quick:
+        variants[low] = {"sens_resolution": "acs"}
+        timed = {"forward": [plain, low], "step": [plain, checkpointed, low]}
     runners = {FASTMRI: Runner(theirs, setting)}
     for name, options in variants.items():
         runners[name] = Runner(setting.same_as(theirs, **options), setting)
