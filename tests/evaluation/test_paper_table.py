@@ -63,6 +63,8 @@ def test_gaps_and_leads_of_ssim() -> None:
 def test_spread_does_not_support_better_balance() -> None:
     assert [spread(method, "psnr") for method in METHODS] == pytest.approx([1.02, 0.93, 1.055], abs=0.005)
     assert [spread(method, "ssim") for method in METHODS] == pytest.approx([2.97, 3.21, 3.04], abs=0.005)
+    best_minus_worst = {m: max(row.values()) - min(row.values()) for m, row in TABLE_I["psnr"].items()}
+    assert (round(best_minus_worst["PromptMR+"], 2), round(best_minus_worst["MoRE"], 2)) == (2.73, 3.32)
 
 
 def test_the_stronger_baseline_is_not_always_stronger() -> None:
