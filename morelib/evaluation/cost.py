@@ -20,6 +20,7 @@ from morelib.data.batches import Batch
 from morelib.evaluation.evaluate import Model, ready
 from morelib.nn.count import count_parameters
 from morelib.nn.more import routings
+from morelib.routing.convolution import plainly
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def operations(model: Model, batch: Batch) -> int:
 
     Convolutions and matrix products count; Fourier transforms, scans and elementwise work do not.
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plainly():
         model(batch.kspace, batch.mask, n_acs=batch.n_acs)
     return int(counter.get_total_flops())
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from morelib.nn.activation import Activation, Norm
+from morelib.routing.convolution import Convolution
 
 
 class ConvBlock(nn.Sequential):
@@ -19,9 +20,9 @@ class ConvBlock(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            Convolution(in_channels, out_channels, 3),
             Activation(norm),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            Convolution(out_channels, out_channels, 3),
             Activation(norm),
         )
 
