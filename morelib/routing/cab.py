@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from morelib.routing.rows import as_maps, per_channel, rows
+from morelib.routing.cab_gradient import LARGE, OneSample, attention, attention_gradient, window_sums
+from morelib.routing.convolution import Convolution
+from morelib.routing.rows import as_maps, per_channel, pixel_sums, rows
 
 
 class ChannelAttentionBlock(nn.Module):
@@ -26,9 +28,9 @@ class ChannelAttentionBlock(nn.Module):
         super().__init__()
         bottleneck = max(channels // reduction, 1)
         self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            Convolution(channels, channels, 3),
             _PReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            Convolution(channels, channels, 3),
         )
         self.attention = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -39,15 +41,21 @@ class ChannelAttentionBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        first, activation, second = self.body
+        assert isinstance(activation, _PReLU)  # which nn.Sequential does not tell type checkers
+        if _by_hand(x) and activation.weight.item() > 0:
+            kernels = first.weight, activation.weight, second.weight
+            out: Tensor = OneSample.apply(x, *kernels, *self._matrices())
+            return out
         features = self.body(x)
         if torch.compiler.is_compiling():  # which finds such gradients itself
             return torch.addcmul(x, self._scale(features.mean((-2, -1)))[..., None, None], features)
-        out: Tensor = _AddScaled.apply(x, features, *self._matrices())
+        out = _AddScaled.apply(x, features, *self._matrices())
         return out
 
     def _scale(self, mean: Tensor) -> Tensor:
         """The attention of channel means (batch, channels): 1x1 convolutions of single pixels, as matrix products."""
-        return _attention(mean, *self._matrices())[1]
+        return attention(mean, *self._matrices())[1]
 
     def _matrices(self) -> tuple[Tensor, Tensor]:
         """The attention's kernels, (bottleneck, channels) and (channels, bottleneck)."""
@@ -62,23 +70,22 @@ class ChannelAttentionBlock(nn.Module):
         where the padding is. So the mean of the output is linear in the sums of the input over nine windows.
         """
         first, activation, second = self.body
-        assert isinstance(second, nn.Conv2d)  # which nn.Sequential does not tell type checkers
-        pixels = activation(first(x)).movedim(1, -1).flatten(1, 2)
-        sums = _windows(x) @ pixels
-        mean = torch.einsum("bwc,ocw->bo", sums, second.weight.flatten(2)) / pixels.shape[1]
+        assert isinstance(second, Convolution)  # which nn.Sequential does not tell type checkers
+        inner = activation(first(x))
+        mean = torch.einsum("bcij,ocij->bo", window_sums(inner), second.weight) / inner[0, 0].numel()
         return x.mean((-2, -1)) + self._scale(mean) * mean
 
 
-def _windows(x: Tensor) -> Tensor:
-    """The pixels that each tap of a 3x3 kernel sees of x (batch, channels, y, x) padded by zeros, as (9, y * x)."""
-    seen_y, seen_x = (x.new_ones(3, n).tril(n - 2).triu(-1) for n in x.shape[-2:])
-    return torch.einsum("iy,jx->ijyx", seen_y, seen_x).flatten(2).flatten(0, 1)
-
-
-def _attention(mean: Tensor, squeeze: Tensor, excite: Tensor) -> tuple[Tensor, Tensor]:
-    """The bottleneck of channel means (batch, channels), and the scale of each channel in (0, 1)."""
-    inner = F.linear(mean, squeeze).relu()
-    return inner, F.linear(inner, excite).sigmoid()
+def _by_hand(x: Tensor) -> bool:
+    """Whether `OneSample` is meant for x, if the slope is positive too. Only a processor tells it without a wait."""
+    return (
+        len(x) == 1
+        and (x.shape[-2] * x.shape[-1] >= LARGE or not torch.is_grad_enabled())
+        and x.device.type == "cpu"
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 # Two operations with gradients that pass over the pixels fewer times than PyTorch's, as a processor waits for memory.
@@ -120,26 +127,24 @@ class _AddScaled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, features: Tensor, squeeze: Tensor, excite: Tensor) -> Tensor:
-        mean = features.mean((-2, -1))
-        inner, scale = _attention(mean, squeeze, excite)
+        mean = pixel_sums(features) / features[0, 0].numel()
+        inner, scale = attention(mean, squeeze, excite)
         ctx.save_for_backward(features, squeeze, excite, mean, inner, scale)
         spread = per_channel(scale[..., None, None].to(features.dtype), x)
         return as_maps(torch.addcmul(rows(x), spread, rows(features)), x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         features, squeeze, excite, *small = ctx.saved_tensors
         # Short formats under autocast, which does not reach a backward pass.
         mean, inner, scale = (each.to(squeeze.dtype) for each in small)
         grads = rows(grad)
-        # Back through s to the mean of f: all of it is (batch, channels) or smaller.
-        by_scale = as_maps(grads * rows(features), features).sum((-2, -1), dtype=scale.dtype)
-        by_excited = by_scale * scale * (1 - scale)
-        by_squeezed = (by_excited @ excite) * (inner > 0)
-        by_mean = by_squeezed @ squeeze / features[0, 0].numel()
+        by_scale = pixel_sums(as_maps(grads * rows(features), features), dtype=scale.dtype)
+        by_mean, *by_matrices = attention_gradient(by_scale, squeeze, excite, mean, inner, scale)
+        by_mean = by_mean / features[0, 0].numel()
         offset, factor = (
             per_channel(each[..., None, None].to(features.dtype), features) for each in (by_mean, scale)
         )
         by_features = as_maps(torch.addcmul(offset, grads, factor), features)
-        return grad, by_features, by_squeezed.T @ mean, by_excited.T @ inner
+        return grad, by_features, *by_matrices

@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from morelib.routing import Router, SampleRouting, losses_of
-from morelib.routing.cab import ChannelAttentionBlock
 from morelib.routing.cache import InputCache
 from morelib.routing.router import router_input
 
@@ -59,33 +57,6 @@ def test_reduced_width_has_fewer_parameters() -> None:
         return sum(parameter.numel() for parameter in module.parameters())
 
     assert count(_router(width=4)) < count(_router())
-
-
-@pytest.mark.parametrize("size", [(9, 7), (1, 5), (2, 1)])
-def test_the_pooled_block_is_the_mean_of_the_block_in_value_and_gradient(size: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    block = ChannelAttentionBlock(6).double()
-    x = torch.randn(3, 6, *size, dtype=torch.float64, requires_grad=True)
-    results = []
-    for pooled in (block.pooled(x), block(x).mean((-2, -1))):
-        results.append([pooled, *torch.autograd.grad(pooled.square().sum(), [x, *block.parameters()])])
-    for fast, plain in zip(*results, strict=True):
-        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-14)
-
-
-@pytest.mark.parametrize("channels", [6, 20])
-def test_the_block_is_made_of_pytorchs_operations_in_value_and_gradient(channels: int) -> None:
-    """With few channels it works on rows, see `morelib.routing.rows`."""
-    torch.manual_seed(0)
-    block = ChannelAttentionBlock(channels).double()
-    x = torch.randn(3, channels, 5, 4, dtype=torch.float64, requires_grad=True)
-    first, activation, second = block.body
-    features = second(F.prelu(first(x), activation.weight))
-    results = []
-    for output in (block(x), x + block.attention(features) * features):
-        results.append([output, *torch.autograd.grad(output.square().sum(), [x, *block.parameters()])])
-    for fast, plain in zip(*results, strict=True):
-        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-12)
 
 
 def test_a_router_batch_may_come_in_parts() -> None:
