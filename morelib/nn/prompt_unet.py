@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from morelib.nn.complex_io import standardise
 from morelib.routing.cab import ChannelAttentionBlock
+from morelib.routing.convolution import Convolution, convolve
 
 # Per decoder level, coarsest first: what that level of earlier cascades read, newest first.
 History = tuple[tuple[Tensor, ...], ...]
@@ -49,7 +50,7 @@ class Prompt(nn.Module):
         # A parameter even when frozen: it is saved with the weights, without which they are worth nothing.
         self.images = nn.Parameter(images, requires_grad=learnable)
         self.choose = nn.Linear(channels, n_prompts)
-        self.smooth = nn.Conv2d(prompt_channels, prompt_channels, 3, padding=1, bias=False)
+        self.smooth = Convolution(prompt_channels, prompt_channels, 3)
 
     def forward(self, features: Tensor) -> Tensor:
         weights = self.choose(features.mean((-2, -1))).softmax(-1)
@@ -97,10 +98,31 @@ class DecoderLevel(nn.Module):
     def forward(self, features: Tensor, skip: Tensor, past: tuple[Tensor, ...]) -> Tensor:
         prompt = self.prompt(features)
         if past:
-            features = self.recall(torch.cat([features, *past], 1))
+            mix, refine = self.recall
+            assert isinstance(mix, nn.Conv2d)  # which nn.Sequential does not tell type checkers
+            features = refine(convolve_pixels((features, *past), mix.weight))
         features = self.narrow(self.blocks(torch.cat([features, prompt], 1)))
         enlarged = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.refine(enlarged + skip)
+
+
+def convolve_pixels(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """A 1x1 convolution, weight (out_channels, channels, 1, 1), of maps whose channels follow one another.
+
+    On a processor they are not joined, which takes longer than the products and would be kept for the gradient. Where
+    a map comes again, as those of the first cascade do, its weights are added up first.
+    """
+    if maps[0].is_cuda or torch.compiler.is_compiling():
+        return F.conv2d(torch.cat(list(maps), 1), weight)
+    matrices: dict[Tensor, Tensor] = {}
+    for each, matrix in zip(maps, weight.flatten(1).split([each.shape[1] for each in maps], 1), strict=True):
+        matrices[each] = matrices[each] + matrix if each in matrices else matrix
+    first, *others = ((each.movedim(1, -1).flatten(0, 2), matrix.T) for each, matrix in matrices.items())
+    out = first[0] @ first[1]
+    for pixels, matrix in others:
+        out.addmm_(pixels.to(out.dtype), matrix.to(out.dtype))
+    batch, _, height, width = maps[0].shape
+    return out.view(batch, height, width, -1).movedim(-1, 1)
 
 
 class PromptUNet(nn.Module):
@@ -138,7 +160,7 @@ class PromptUNet(nn.Module):
         super().__init__()
         self.size_multiple = 2 ** (len(widths) - 1)
         self.history = history
-        self.first = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.first = Convolution(in_channels, widths[0], 3)
         self.encoder = nn.ModuleList(
             attention_blocks(width, count) for width, count in zip(widths[:-1], encoder_blocks, strict=True)
         )
@@ -150,14 +172,17 @@ class PromptUNet(nn.Module):
             DecoderLevel(i, o, Prompt(i, width, n_prompts, size, learnable_prompts), width, count, history)
             for (o, i), width, size, count in reversed(list(levels))
         )
-        self.last = nn.Conv2d(widths[0], out_channels, 5, padding=2, bias=False)
+        self.last = Convolution(widths[0], out_channels, 5)
         if zero_init:
             nn.init.zeros_(self.last.weight)
 
-    def forward(self, x: Tensor, history: History | None = None) -> tuple[Tensor, History]:
+    def forward(
+        self, x: Tensor, history: History | None = None, wanted: Sequence[int] | None = None
+    ) -> tuple[Tensor, History]:
         """(batch, in_channels, y, x) and the history of the cascade before, None in the first.
 
-        Returns the output (batch, out_channels, y, x) and the history for the next cascade, empty without history.
+        Returns the output (batch, out_channels, y, x), of which only the channels `wanted` are computed unless it is
+        None, and the history for the next cascade, empty without history.
         """
         x = self.first(x)
         skips = []
@@ -172,7 +197,10 @@ class PromptUNet(nn.Module):
             past = (x,) * self.history if history is None else history[index]
             new_history.append((x, *past)[: self.history])
             x = level(x, skips.pop(), past)
-        return self.last(x), tuple(new_history)
+        # By views: a list as an index would be copied to a GPU, which cannot be recorded.
+        kernel = self.last.weight
+        kernel = kernel if wanted is None else torch.stack([kernel[channel] for channel in wanted])
+        return convolve(x, kernel), tuple(new_history)
 
 
 class ComplexPromptUNet(nn.Module):
@@ -200,7 +228,13 @@ class ComplexPromptUNet(nn.Module):
         self.unet = unet
         self.restore_mean = restore_mean
 
-    def forward(self, images: Tensor, history: History | None = None) -> tuple[Tensor, History]:
+    def forward(
+        self, images: Tensor, history: History | None = None, wanted: Sequence[int] | None = None
+    ) -> tuple[Tensor, History]:
+        """Complex (batch, n, y, x) to (batch, n', y, x), or to those of the n' that are `wanted`, by their numbers."""
+        channels = (
+            None if wanted is None else [*wanted, *(self.unet.last.out_channels // 2 + i for i in wanted)]
+        )
         height, width = images.shape[-2:]
         x = torch.cat([images.real, images.imag], 1)
         x, mean, std = standardise(x, (1, 2, 3))
@@ -208,7 +242,7 @@ class ComplexPromptUNet(nn.Module):
         top, left = pad_y // 2, pad_x // 2
         x = F.pad(x, (left, pad_x - left, top, pad_y - top))
         # Channels together, as a processor convolves; all layers keep it so.
-        x, history = self.unet(x.contiguous(memory_format=torch.channels_last), history)
+        x, history = self.unet(x.contiguous(memory_format=torch.channels_last), history, channels)
         # Under mixed precision the U-Net ends in a short format, which complex numbers do not have.
         x = x[..., top : top + height, left : left + width].to(std.dtype) * std
         if self.restore_mean:

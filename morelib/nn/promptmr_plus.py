@@ -17,7 +17,8 @@ from morelib.physics.sense import normalise_maps
 
 # The images a denoiser with adaptive input reads: x, A^H A x, latent, A^H y, A^H A x - A^H y.
 N_INPUTS = 5
-# Its output has as many. One is the correction, one the next latent image, and nobody reads the others.
+# Its output has as many. One is the correction, one the next latent image. Nobody reads the others: the published
+# network has weights for them, so that ours has too, but they are not computed.
 CORRECTION, LATENT = 0, 2
 
 _OFFICIAL: dict[str, Any] = {
@@ -85,10 +86,11 @@ class PromptDenoiser(nn.Module):
             images = [image, normal, latent, start, normal - start]
         # From side by side in the batch to channels: (batch, images * adjacent, y, x).
         stacked = torch.cat([each.unflatten(0, (-1, self.adjacent)) for each in images], 1)
-        output, history = self.unet(stacked, memory.history if memory else None)
-        outputs = [each.flatten(0, 1) for each in output.split(self.adjacent, 1)]
-        latent = outputs[LATENT] if self.adaptive_input else None
-        return Denoised(outputs[CORRECTION], memory=Memory(latent, history))
+        read = (CORRECTION, LATENT) if self.adaptive_input else (CORRECTION,)
+        wanted = [which * self.adjacent + slice_ for which in read for slice_ in range(self.adjacent)]
+        output, history = self.unet(stacked, memory.history if memory else None, wanted)
+        correction, *others = (each.flatten(0, 1) for each in output.split(self.adjacent, 1))
+        return Denoised(correction, memory=Memory(others[0] if others else None, history))
 
 
 class PromptSensitivityNetwork(nn.Module):

@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from morelib.nn.prompt_unet import ComplexPromptUNet, DecoderLevel, History, Prompt, PromptUNet
+from morelib.nn.prompt_unet import (
+    ComplexPromptUNet,
+    DecoderLevel,
+    History,
+    Prompt,
+    PromptUNet,
+    convolve_pixels,
+)
 
 
 def _unet(history: int = 0, channels: int = 4) -> PromptUNet:
@@ -83,6 +90,29 @@ def test_earlier_features_matter() -> None:
     torch.testing.assert_close(unet(x, history)[0], first)  # the same features again
     _, other = unet(x + 1)
     assert not torch.allclose(unet(x, other)[0], first)
+
+
+def test_a_1x1_convolution_of_maps_side_by_side_is_the_sum_of_one_each() -> None:
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    weight = torch.randn(3, 20, 1, 1, dtype=torch.float64, requires_grad=True)
+    again = [*maps, maps[-1], maps[-1]]
+    results = []
+    for output in (convolve_pixels(again, weight), F.conv2d(torch.cat(again, 1), weight)):
+        results.append([output, *torch.autograd.grad(output.square().sum(), [*maps, weight])])
+    for apart, joined in zip(*results, strict=True):
+        torch.testing.assert_close(apart, joined, rtol=1e-11, atol=1e-11)
+
+
+def test_only_wanted_images_are_computed_and_the_weights_of_others_get_no_gradient() -> None:
+    network, images = ComplexPromptUNet(_unet(), restore_mean=False), _complex((16, 12))
+    every, _ = network(images)
+    wanted, _ = network(images, wanted=[1])
+    torch.testing.assert_close(wanted, every[:, [1]])
+    wanted.abs().sum().backward()
+    by_kernel = network.unet.last.weight.grad
+    assert by_kernel is not None
+    assert [bool(grad.any()) for grad in by_kernel] == [False, True, False, True]
 
 
 def _complex(size: tuple[int, int]) -> Tensor:
