@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from morelib.cli import bench, data
-from morelib.cli.common import Root, keep_freed_memory, progress_bar, repository
+from morelib.cli.common import Root, progress_bar, repository
 from morelib.errors import UserError
 
 app = typer.Typer(
@@ -231,5 +231,4 @@ def _complain(message: str, code: int) -> int:
 
 def main() -> None:
     """Entry point of the command `morelib`."""
-    keep_freed_memory()
     sys.exit(run(sys.argv[1:]))
