@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from morelib.nn.complex_io import standardise
 from morelib.routing.cab import ChannelAttentionBlock
-from morelib.routing.convolution import Convolution, convolve
+from morelib.routing.convolution import Convolution, convolve, plain
 
 # Per decoder level, coarsest first: what that level of earlier cascades read, newest first.
 History = tuple[tuple[Tensor, ...], ...]
@@ -112,7 +112,7 @@ def convolve_pixels(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
     On a processor they are not joined, which takes longer than the products and would be kept for the gradient. Where
     a map comes again, as those of the first cascade do, its weights are added up first.
     """
-    if maps[0].is_cuda or torch.compiler.is_compiling():
+    if maps[0].is_cuda or torch.compiler.is_compiling() or plain.get():
         return F.conv2d(torch.cat(list(maps), 1), weight)
     matrices: dict[Tensor, Tensor] = {}
     for each, matrix in zip(maps, weight.flatten(1).split([each.shape[1] for each in maps], 1), strict=True):

@@ -26,17 +26,17 @@ from torch.autograd.function import once_differentiable
 AT_ONCE = 16
 MANY = 2**15  # pixels: with fewer it takes longer to arrange than to convolve
 
-_plain: ContextVar[bool] = ContextVar("plain", default=False)
+plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Convolutions as PyTorch does them, for a while: operations are counted without the zeros around the copies."""
-    token = _plain.set(True)
+    """Convolutions as they are written down, for a while: so that operations are counted alike for every network."""
+    token = plain.set(True)
     try:
         yield
     finally:
-        _plain.reset(token)
+        plain.reset(token)
 
 
 class Convolution(nn.Conv2d):
@@ -185,7 +185,7 @@ def _awkward(in_channels: int) -> bool:
 def _worthwhile(x: Tensor) -> bool:
     """Whether pixels are many and lie as they must, on a processor with the kernels that this was measured with."""
     return (
-        not _plain.get()
+        not plain.get()
         and x.device.type == "cpu"
         and x.shape[-2] * x.shape[-1] >= MANY
         and torch.backends.cpu.get_cpu_capability() == "AVX512"

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from morelib.nn.prompt_unet import (
     ComplexPromptUNet,
@@ -13,6 +14,7 @@ from morelib.nn.prompt_unet import (
     PromptUNet,
     convolve_pixels,
 )
+from morelib.routing.convolution import plainly
 
 
 def _unet(history: int = 0, channels: int = 4) -> PromptUNet:
@@ -102,6 +104,13 @@ def test_a_1x1_convolution_of_maps_side_by_side_is_the_sum_of_one_each() -> None
         results.append([output, *torch.autograd.grad(output.square().sum(), [*maps, weight])])
     for apart, joined in zip(*results, strict=True):
         torch.testing.assert_close(apart, joined, rtol=1e-11, atol=1e-11)
+
+
+def test_operations_are_counted_as_written_down() -> None:
+    maps, weight = [torch.randn(1, 4, 5, 6)] * 3, torch.randn(2, 12, 1, 1)
+    with FlopCounterMode(display=False) as counter, plainly():
+        convolve_pixels(maps, weight)
+    assert counter.get_total_flops() == 2 * (5 * 6) * 12 * 2
 
 
 def test_only_wanted_images_are_computed_and_the_weights_of_others_get_no_gradient() -> None:

@@ -28,6 +28,7 @@ from morelib.nn.prompt_unet import Prompt
 from morelib.nn.promptmr_plus import CORRECTION, PromptDenoiser
 from morelib.nn.unrolled import Context
 from morelib.physics.fourier import centre_crop
+from morelib.routing.convolution import plainly
 from morelib.routing.diagnostics import effective_experts, gate_information, label_agreement
 from morelib.training.losses import ssim_loss
 
@@ -111,7 +112,7 @@ def cascade_operations(model: Unrolled, size: tuple[int, int] = (640, 368)) -> i
     `model` is one of `on_meta`: nothing is computed. Convolutions and matrix products count.
     """
     image = torch.zeros(model.adjacent, *size, dtype=torch.complex64, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plainly():
         model.cascades[0].denoiser(image, Context(image, image))
     return int(counter.get_total_flops())
 
