@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from morelib.routing.cab_gradient import LARGE, OneSample, attention, attention_gradient, window_sums
-from morelib.routing.convolution import Convolution
+from morelib.routing.convolution import Convolution, by_hand
 from morelib.routing.rows import as_maps, per_channel, pixel_sums, rows
 
 
@@ -43,7 +43,8 @@ class ChannelAttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first, activation, second = self.body
         assert isinstance(activation, _PReLU)  # which nn.Sequential does not tell type checkers
-        if _by_hand(x) and activation.weight.item() > 0:
+        # Only a processor can be asked for the slope without a wait.
+        if _is_large(x) and by_hand(x) and activation.weight.item() > 0:
             kernels = first.weight, activation.weight, second.weight
             out: Tensor = OneSample.apply(x, *kernels, *self._matrices())
             return out
@@ -76,16 +77,9 @@ class ChannelAttentionBlock(nn.Module):
         return x.mean((-2, -1)) + self._scale(mean) * mean
 
 
-def _by_hand(x: Tensor) -> bool:
-    """Whether `OneSample` is meant for x, if the slope is positive too. Only a processor tells it without a wait."""
-    return (
-        len(x) == 1
-        and (x.shape[-2] * x.shape[-1] >= LARGE or not torch.is_grad_enabled())
-        and x.device.type == "cpu"
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-    )
+def _is_large(x: Tensor) -> bool:
+    """Whether `OneSample` is meant for x. Without a gradient it is the faster way at any size."""
+    return len(x) == 1 and (x.shape[-2] * x.shape[-1] >= LARGE or not torch.is_grad_enabled())
 
 
 # Two operations with gradients that pass over the pixels fewer times than PyTorch's, as a processor waits for memory.

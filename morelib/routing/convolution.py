@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-AT_ONCE = 16
+from morelib.routing.rows import AT_ONCE
+
 MANY = 2**15  # pixels: with fewer it takes longer to arrange than to convolve
 
 plain: ContextVar[bool] = ContextVar("plain", default=False)
@@ -186,9 +187,16 @@ def _worthwhile(x: Tensor) -> bool:
     """Whether pixels are many and lie as they must, on a processor with the kernels that this was measured with."""
     return (
         not plain.get()
-        and x.device.type == "cpu"
         and x.shape[-2] * x.shape[-1] >= MANY
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and by_hand(x)
+    )
+
+
+def by_hand(x: Tensor) -> bool:
+    """Whether gradients written by hand for a processor are meant for x: channels last, eager, no autocast."""
+    return (
+        x.device.type == "cpu"
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")

@@ -2,13 +2,13 @@
 
 PyTorch runs over the innermost axis at one go. Where that is 8 channels, most of the time goes into starting over. Here
 it is a whole row, its pixels' channels one after the other, and the numbers are repeated for each pixel: four times as
-fast on a processor. With `ENOUGH` channels, or on a GPU, there is nothing to win, and maps stay maps.
+fast on a processor. With `AT_ONCE` channels, or on a GPU, there is nothing to win, and maps stay maps.
 """
 
 import torch
 from torch import Tensor
 
-ENOUGH = 16  # numbers that a processor computes at a time
+AT_ONCE = 16  # numbers that a processor computes at a time
 
 
 def rows(maps: Tensor) -> Tensor:
@@ -40,4 +40,4 @@ def pixel_sums(maps: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def _stay(maps: Tensor) -> bool:
-    return maps.is_cuda or maps.shape[1] >= ENOUGH
+    return maps.is_cuda or maps.shape[1] >= AT_ONCE

@@ -38,7 +38,9 @@ def _assert_same(block: ChannelAttentionBlock, x: Tensor) -> None:
 def test_the_block_is_made_of_pytorchs_operations_in_value_and_gradient(channels: int) -> None:
     """With few channels it works on rows, see `morelib.routing.rows`."""
     for batch in (1, 3):
-        _assert_same(_block(channels), _maps(batch, channels, 5, 4))
+        maps = _maps(batch, channels, 5, 4)
+        for x in (maps, maps.detach().contiguous().requires_grad_()):
+            _assert_same(_block(channels), x)
 
 
 @pytest.mark.parametrize("slope", [0.25, 1.5, 0.0, -0.5])
