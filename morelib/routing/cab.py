@@ -7,8 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from morelib.routing.cab_gradient import LARGE, OneSample, attention, attention_gradient, window_sums
-from morelib.routing.convolution import Convolution, by_hand
+from morelib.routing.cab_gradient import (
+    OneSample,
+    attention,
+    attention_gradient,
+    mean_of_convolution,
+    window_sums,
+)
+from morelib.routing.convolution import MANY, Convolution, by_hand
 from morelib.routing.rows import as_maps, per_channel, pixel_sums, rows
 
 
@@ -44,7 +50,7 @@ class ChannelAttentionBlock(nn.Module):
         first, activation, second = self.body
         assert isinstance(activation, _PReLU)  # which nn.Sequential does not tell type checkers
         # Only a processor can be asked for the slope without a wait.
-        if _is_large(x) and by_hand(x) and activation.weight.item() > 0:
+        if _by_one_sample(x) and by_hand(x) and activation.weight.item() > 0:
             kernels = first.weight, activation.weight, second.weight
             out: Tensor = OneSample.apply(x, *kernels, *self._matrices())
             return out
@@ -73,13 +79,15 @@ class ChannelAttentionBlock(nn.Module):
         first, activation, second = self.body
         assert isinstance(second, Convolution)  # which nn.Sequential does not tell type checkers
         inner = activation(first(x))
-        mean = torch.einsum("bcij,ocij->bo", window_sums(inner), second.weight) / inner[0, 0].numel()
+        mean = mean_of_convolution(window_sums(inner), second.weight, inner)
         return x.mean((-2, -1)) + self._scale(mean) * mean
 
 
-def _is_large(x: Tensor) -> bool:
-    """Whether `OneSample` is meant for x. Without a gradient it is the faster way at any size."""
-    return len(x) == 1 and (x.shape[-2] * x.shape[-1] >= LARGE or not torch.is_grad_enabled())
+def _by_one_sample(x: Tensor) -> bool:
+    """Whether x suits `OneSample`. Small maps stay in the cache, where PyTorch's gradients are as fast."""
+    batch, _, height, width = x.shape
+    many = height * width >= MANY or not torch.is_grad_enabled()
+    return batch == 1 and min(height, width) > 1 and many
 
 
 # Two operations with gradients that pass over the pixels fewer times than PyTorch's, as a processor waits for memory.

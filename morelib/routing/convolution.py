@@ -65,7 +65,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        out = _several_at_once(x, weight, _pixels(len(weight), x))
+        out = correlate(x, weight)
         # The same memory, no longer as a view of it, in which an activation could not be computed in place.
         return x.new_empty(0).set_(out.untyped_storage(), 0, out.shape, out.stride())
 
@@ -80,15 +80,22 @@ class _Convolution(torch.autograd.Function):
         )
 
 
-def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of `convolve` for its input (batch, in_channels, y, x), from that of its output, channels-last."""
-    in_channels, padding = weight.shape[1], weight.shape[-1] // 2
-    n = _pixels(in_channels, grad)
+def correlate(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The value of `convolve`, and a bias (out_channels,): by n pixels at a time."""
+    n, padding = _pixels(len(weight), x), weight.shape[-1] // 2
     if n == 1:
-        like = _empty(grad, (len(grad), in_channels, *grad.shape[2:]))
-        return _library(grad, like, weight, (padding, padding), (True, False, False))[0]
-    # What a pixel gave to its neighbours comes back from them: the kernel, turned by half a circle.
-    return _several_at_once(grad, weight.transpose(0, 1).flip(2, 3), n)
+        return F.conv2d(x, weight, bias, padding=padding)
+    copies = [F.pad(weight, (shift, n - 1 - shift)) for shift in range(n)]
+    biases = None if bias is None else bias.repeat(n)
+    return _apart(F.conv2d(x, torch.cat(copies), biases, stride=(1, n), padding=padding), n)
+
+
+def input_gradient(grad: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The gradient of `convolve` for its input (batch, in_channels, y, x), from that of its output; plus a bias.
+
+    What a pixel gave to its neighbours comes back from them: the kernel, turned by half a circle.
+    """
+    return correlate(grad, weight.transpose(0, 1).flip(2, 3), bias)
 
 
 def weight_gradient(x: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:
@@ -149,28 +156,13 @@ def _slabs(x: Tensor, shape: Sequence[int]) -> int:
 
 
 def _of_weight(x: Tensor, grad: Tensor, shape: Sequence[int], padding: tuple[int, int]) -> Tensor:
-    return _library(grad, x, _empty(x, shape), padding, (False, True, False))[1]
-
-
-def _library(
-    grad: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """PyTorch's gradients of a convolution. Of what they are wanted for it looks at the shape and layout only."""
+    """PyTorch's, which looks at the shape and the layout of the weight only."""
+    weight = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     one, none = (1, 1), (0, 0)
-    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, one, padding, one, False, none, 1, wanted
-    )
-    return gradients
-
-
-def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-def _several_at_once(x: Tensor, weight: Tensor, n: int) -> Tensor:
-    """The convolution by n pixels at a time."""
-    copies = [F.pad(weight, (shift, n - 1 - shift)) for shift in range(n)]
-    return _apart(F.conv2d(x, torch.cat(copies), stride=(1, n), padding=weight.shape[-1] // 2), n)
+    by_weight: Tensor = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, one, padding, one, False, none, 1, (False, True, False)
+    )[1]
+    return by_weight
 
 
 def _pixels(out_channels: int, x: Tensor) -> int:

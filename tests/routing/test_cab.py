@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from morelib.routing import cab
+from morelib.routing import cab, cab_gradient
 from morelib.routing.cab import ChannelAttentionBlock
 from morelib.routing.cab_gradient import OneSample
 
@@ -44,22 +44,23 @@ def test_the_block_is_made_of_pytorchs_operations_in_value_and_gradient(channels
 
 
 @pytest.mark.parametrize("slope", [0.25, 1.5, 0.0, -0.5])
-@pytest.mark.parametrize("size", [(5, 4), (2, 7), (1, 1)])
-def test_so_is_one_large_sample(size: tuple[int, int], slope: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cab, "LARGE", 0)
+@pytest.mark.parametrize("size", [(5, 4), (2, 7), (1, 3), (1, 1)])
+def test_so_is_one_sample(size: tuple[int, int], slope: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cab, "MANY", 0)
+    monkeypatch.setattr(cab_gradient, "IN_CACHE", 32)
     block, x = _block(6), _maps(1, 6, *size)
     with torch.no_grad():
         block.body[1].weight.fill_(slope)  # type: ignore[union-attr, operator]
     # By a slope that is not positive the PReLU cannot be undone.
     by_hand = "OneSample" in type(block(x).grad_fn).__name__
-    assert by_hand == (slope > 0)
+    assert by_hand == (slope > 0 and min(size) > 1)
     _assert_same(block, x)
 
 
 def test_a_gradient_may_be_asked_for_again_and_without_memory_in_its_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cab, "LARGE", 0)
+    monkeypatch.setattr(cab, "MANY", 0)
     block, x = _block(6), _maps(1, 6, 5, 4)
     output = block(x)
     grad = torch.randn(1, 6, 5, 4, dtype=torch.float64)  # not channels-last
@@ -68,8 +69,8 @@ def test_a_gradient_may_be_asked_for_again_and_without_memory_in_its_order(
     torch.testing.assert_close(twice[0], torch.autograd.grad(_plain(block, x), x, grad)[0])
 
 
-def test_one_large_sample_keeps_two_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cab, "LARGE", 0)
+def test_one_sample_keeps_two_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cab, "MANY", 0)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda t: t):
         x = _maps(1, 6, 16, 16)
