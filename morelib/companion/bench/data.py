@@ -5,45 +5,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
-import h5py
-import numpy as np
 import torch
 from fastmri.data import SliceDataset as FastmriSlices
 from fastmri.data.subsample import RandomMaskFunc
 from fastmri.data.transforms import VarNetDataTransform
-from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from morelib.companion.bench.network import OnPart
-from morelib.companion.bench.result import FASTER, TIME, Row, compared
-from morelib.companion.profile import load_profile
+from morelib.companion.bench.noise import noise_files
+from morelib.companion.bench.result import FASTER, Row, compared
+from morelib.companion.bench.training import waiting
 from morelib.data.batches import Loader
 from morelib.data.dataset import SliceDataset
 from morelib.data.index import find_volumes
 from morelib.data.readers import hdf5
 from morelib.data.volume import VolumeInfo
 from morelib.evaluation.cost import by_turns, seconds
-from morelib.nn import build_model
-from morelib.training import TrainConfig
-from morelib.training.step import TrainStep, new_optimizer
 
 ACCELERATION, CENTER_FRACTION = 8, 0.04
-TRAINING_STEPS = 6  # of the smallest network, for each number of workers and repeat
-SMALLEST = "the smallest network, profile smoke"
 # fastMRI's data set without a transform, and with the one for its VarNet, which masks as ours does.
 PLAIN, VARNET, OURS = "fastmri, no mask", "fastmri, masked", "morelib, masked"
-_HEADER = """<?xml version="1.0" encoding="UTF-8"?>
-<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
-  <encodedSpace><matrixSize><x>{y}</x><y>{x}</y><z>1</z></matrixSize></encodedSpace>
-  <reconSpace><matrixSize><x>{size}</x><y>{size}</y><z>1</z></matrixSize></reconSpace>
-  <encodingLimits><kspace_encoding_step_1>
-    <minimum>0</minimum><maximum>{last}</maximum><center>{center}</center>
-  </kspace_encoding_step_1></encodingLimits>
-</encoding></ismrmrdHeader>"""
 
 
 def bench_data(
@@ -63,10 +46,7 @@ def bench_data(
     the two sides do not read the same.
     """
     on_part("writing files")
-    data = folder / "multicoil_train"
-    data.mkdir()
-    for number in range(files):
-        write_noise(data / f"file{number:05d}.h5", slices, size, number)
+    data = noise_files(folder / "multicoil_train", files, size, slices)
     volumes = find_volumes(data)
     with _one_thread():
         on_part("comparing slices")
@@ -80,26 +60,7 @@ def bench_data(
             on_part(f"reading with {workers} workers")
             yield from _reading(data, volumes, workers, repeats)
     on_part("training steps")
-    for workers, (share, step) in _waiting(volumes, repeats).items():
-        what = f"waiting for batches, {workers} workers"
-        goal = 0.05 if workers else None  # without one nothing reads ahead
-        yield Row(what, f"training of {SMALLEST}", TIME, share, at_most=goal, repeats=repeats,
-                  times=(share * step, step))  # fmt: skip
-
-
-def write_noise(path: Path, slices: int, size: tuple[int, int, int], seed: int) -> None:
-    """A file of noise in the fastMRI layout, `slices` of `size` (readout, phase, coils)."""
-    readout, phase, coils = size
-    rng, image = np.random.default_rng(seed), min(readout, phase)
-    noise = rng.standard_normal((slices, coils, readout, 2 * phase), dtype=np.float32)
-    target = rng.random((slices, image, image), dtype=np.float32)
-    header = _HEADER.format(y=readout, x=phase, size=image, last=phase - 1, center=phase // 2)
-    with h5py.File(path, "w") as file:
-        file["kspace"], file["reconstruction_rss"] = noise.view(np.complex64), target
-        file["ismrmrd_header"] = header.encode()
-        file.attrs.update(
-            acquisition="CORPD_FBK", patient_id=path.stem, max=float(target.max()), synthetic=True
-        )
+    yield from waiting(volumes, repeats)
 
 
 def _ours(volumes: list[VolumeInfo], train: bool = False) -> SliceDataset:
@@ -184,36 +145,3 @@ def _first_batch(data: Path, folder: Path, repeats: int) -> Iterator[Row]:
     )
     for ours_, against in (("the first time", "fastmri"), ("index kept", "fastmri, with its cache")):
         yield compared(f"first batch, {ours_}", against, (took[ours_], took[against]), FASTER, repeats)
-
-
-def _waiting(volumes: list[VolumeInfo], repeats: int) -> dict[int, tuple[float, float]]:
-    """By number of workers: the share of an epoch spent waiting for batches after the first, and a step's seconds."""
-    profile = load_profile("smoke")
-    torch.manual_seed(0)
-    fabric, config = Fabric(), TrainConfig(lr=1e-6)
-    model = build_model("e2e_varnet", cascades=profile.model.cascades, widths=profile.model.widths,
-                        sens_widths=profile.model.sens_widths)  # fmt: skip
-    wrapped, optimizer = fabric.setup(model, new_optimizer(model, config))
-    step = TrainStep(fabric, wrapped, optimizer, config)
-    few = volumes[: -(-TRAINING_STEPS // volumes[0].n_slices)]
-    loaders = {
-        workers: Loader(_ours(few, train=True), shuffle=True, workers=workers) for workers in (0, 1, 2)
-    }
-    rounds: dict[int, list[tuple[float, float]]] = {workers: [] for workers in loaders}
-    for epoch in range(repeats + 1):
-        for workers, loader in loaders.items():
-            batches, waits, steps = loader.epoch(epoch), [], []
-            for _ in range(len(loader)):
-                started = perf_counter()
-                batch = next(batches)
-                arrived = perf_counter()
-                step(batch.to(fabric.device), tau=0.0, alpha_aux=0.0)
-                waits.append(arrived - started)
-                steps.append(perf_counter() - arrived)
-            if epoch and len(waits) > 1:
-                rounds[workers].append((sum(waits[1:]) / sum(waits[1:] + steps[1:]), median(steps)))
-            next(batches, None)
-    return {
-        workers: (median(w for w, _ in pairs), median(s for _, s in pairs))
-        for workers, pairs in rounds.items()
-    }

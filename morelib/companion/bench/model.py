@@ -12,6 +12,7 @@ from morelib.companion.bench.network import OnPart, Runner, Setting, exact_float
 from morelib.companion.bench.parts import bench_parts
 from morelib.companion.bench.precision import bench_precision
 from morelib.companion.bench.result import DIFFERENCE, FASTER, MEMORY, SHARE, TIME, Row, compared
+from morelib.companion.bench.training import bench_training
 from morelib.evaluation.cost import operations
 from morelib.nn.count import count_parameters
 
@@ -44,6 +45,7 @@ def bench_model(setting: Setting, on_part: OnPart = _quiet, quick: bool = False)
     yield from samples(setting, 1, ways, on_part)
     yield from promptmr(setting, on_part)
     yield from bench_precision(setting, on_part)
+    yield from bench_training(setting.repeats, on_part)
 
 
 def against_fastmri(setting: Setting, on_part: OnPart = _quiet, quick: bool = False) -> Iterator[Row]:

@@ -7,8 +7,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from morelib.companion.bench.data import write_noise
 from morelib.companion.bench.network import OnPart
+from morelib.companion.bench.noise import write_noise
 from morelib.companion.bench.result import FASTER, MEMORY, TIME, Row, compared
 from morelib.data.batches import Loader
 from morelib.data.dataset import SliceDataset

@@ -6,17 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from morelib.companion.bench import model
 from morelib.companion.bench.consistency import bench_consistency
 from morelib.companion.bench.data import OURS, PLAIN, VARNET, bench_data
 from morelib.companion.bench.dispatch import WAYS, bench_dispatch
 from morelib.companion.bench.growth import CHECKPOINTED, bench_growth, grid
 from morelib.companion.bench.model import ROUTERS, bench_model
 from morelib.companion.bench.network import Runner, Setting
+from morelib.companion.bench.noise import noise_files
 from morelib.companion.bench.parts import OF_THEIRS, REST, bench_parts
 from morelib.companion.bench.precision import psnr_apart
 from morelib.companion.bench.reference import FastmriVarNet
 from morelib.companion.bench.result import DIFFERENCE, FASTER, MEMORY, SHARE, TIME, Row
 from morelib.companion.bench.scale import bench_scale
+from morelib.companion.bench.training import together
 from morelib.companion.profile import NetworkSize, load_profile
 from morelib.nn.count import count_parameters
 from morelib.nn.more import routings
@@ -58,6 +61,13 @@ def test_a_step_trains_and_a_full_cache_is_full() -> None:
     assert runner.step_memory() > 0 and runner.operations() > 0
 
 
+@pytest.fixture
+def networks_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the rows on training, which start processes and have a test of their own."""
+    monkeypatch.setattr(model, "bench_training", lambda *arguments: iter(()))
+
+
+@pytest.mark.usefixtures("networks_only")
 def test_every_comparison_of_networks_has_its_row() -> None:
     told: list[str] = []
     rows = list(bench_model(TINY, told.append))
@@ -77,6 +87,7 @@ def test_every_comparison_of_networks_has_its_row() -> None:
     assert [row.goal for row in rows if "compiled" in row.what] == ["at least 1.5"] * 2 + ["at most 0.02"]
 
 
+@pytest.mark.usefixtures("networks_only")
 def test_quick_rows_are_some_of_all() -> None:
     rows = list(bench_model(TINY, quick=True))
     assert positive(rows)
@@ -136,6 +147,14 @@ def test_reading_is_measured_on_equal_slices(tmp_path: Path) -> None:
     assert len(waits) == 3
     assert all(0 < (row.value or 0) < 1 for row in waits)
     assert [row.at_most for row in waits] == [None, 0.05, 0.05]
+
+
+def test_two_processes_are_compared_with_one(tmp_path: Path) -> None:
+    row = together(noise_files(tmp_path / "data", 8, (48, 40, 2)), tmp_path)
+    assert row.holds
+    assert row.value != 0  # other sums: they were two trainings
+    lines = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("1", "2")]
+    assert [len(each) for each in lines] == [3, 3]
 
 
 def test_scale_counts_what_it_was_asked_for(tmp_path: Path) -> None:
