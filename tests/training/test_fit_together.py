@@ -66,9 +66,11 @@ class DiesAt(SliceDataset):
 
 
 class Poisoned(SliceDataset):
+    """Its targets are not numbers, and its volumes say so."""
+
     def __getitem__(self, item: int) -> Slice:
         good = super().__getitem__(item)
-        return replace(good, target=torch.full_like(good.target, torch.nan))
+        return replace(good, target=torch.full_like(good.target, torch.nan), volume=f"poisoned {good.volume}")
 
 
 def run(
@@ -176,7 +178,7 @@ def test_all_stop_when_one_diverges_and_name_its_slice(pair: Pair, volumes: Volu
     first, second = pair(run, volumes, tmp_path, CONFIG, "more", ROUTED, 1000, 1)
     assert isinstance(first, Diverged) and isinstance(second, Diverged)
     assert str(first) == str(second)
-    assert str(second).startswith("loss nan, gradient norm nan on ")
+    assert str(second).startswith("loss nan, gradient norm nan on poisoned ")
     alone = pair(run, volumes, tmp_path / "other", replace(CONFIG, epochs=1))
     assert len(alone[0]) == 1  # the processes still understand each other
 
