@@ -206,6 +206,19 @@ def test_checkpointing_keeps_less_and_changes_no_gradient() -> None:
     assert kept[1] < 0.3 * kept[0]
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_processes_exchange_counts_once_per_cascade(
+    checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs again in the backward pass exchanges nothing: the others would not be there."""
+    exchanged: list[Tensor] = []
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.all_reduce", exchanged.append)
+    output = _model(blocks=2, checkpointing=checkpointing)(*_data())
+    sum(record.balance for record in output.routing).backward()
+    assert len(exchanged) == SMALL["cascades"]
+
+
 def _noting(sizes: list[int]) -> Callable[[Tensor], Tensor]:
     def note(tensor: Tensor) -> Tensor:
         sizes.append(tensor.numel())

@@ -107,9 +107,9 @@ def flat(value: Any) -> list[float]:
         ("e2e_varnet", SMALL),
         ("more", ROUTED),
         ("more", ROUTED | {"top_k": 2, "cached_inputs": 4, "checkpointing": True}),
-        ("hifi_mamba_v2", PIXELS),
+        ("hifi_mamba_v2", PIXELS | {"blocks": 2, "checkpointing": True}),
     ],
-    ids=["dense", "routed", "cached and checkpointed", "pixels"],
+    ids=["dense", "routed", "cached and checkpointed", "pixels, checkpointed"],
 )
 def test_two_processes_are_one_with_twice_the_batch(
     name: str, options: dict[str, Any], pair: Pair, volumes: Volumes, tmp_path: Path

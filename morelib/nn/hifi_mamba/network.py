@@ -82,12 +82,12 @@ class HifiMambaDenoiser(nn.Module):
         features = self.embed_norm(patches.movedim(1, -1))
         if memory is not None:
             features = memory.features + features
-        routings = []
+        choices = []
         for block in self.blocks:
-            features, routing = activations.run(self.checkpointing, block, features)
-            routings.append(routing)
+            features, choice = activations.run(self.checkpointing, block, features)
+            choices.append(choice)
         pixels = self._leave(self.readout(self.norm(features)), image.shape[-2:])
-        return Denoised(pixels * scale, stack_routings(routings), Memory(features, scale))
+        return Denoised(pixels * scale, stack_routings(choices), Memory(features, scale))
 
     def _enter(self, image: Tensor) -> Tensor:
         """Complex (batch, y, x) to real (batch, 2, y', x'), padded with zeros below and on the right."""
