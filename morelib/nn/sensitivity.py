@@ -10,7 +10,7 @@ from morelib.nn.activation import Norm
 from morelib.nn.checkpointing import run
 from morelib.nn.complex_io import Door
 from morelib.nn.unet import UNet
-from morelib.physics.fourier import centre_crop
+from morelib.physics.fourier import crop_kspace
 from morelib.physics.hybrid import at_once, coil_images
 from morelib.physics.masks import acs_columns
 from morelib.physics.sense import normalise_maps
@@ -51,8 +51,8 @@ class SensitivityNetwork(nn.Module):
         widths: U-Net widths; fastMRI's are (8, 16, 32, 64, 128).
         norm: as for the U-Net.
         resolution: `full` looks at the ACS on the grid of the image, as fastMRI does, which can cost half of the
-            reconstruction. `acs` crops k-space to a quarter along both axes first: nothing is lost along x, where the
-            ACS is narrower than that. The U-Net runs on a sixteenth of the pixels; its maps are interpolated.
+            reconstruction. `acs` crops k-space to a quarter along both axes first: along x nothing is lost as long as
+            the ACS is no wider than that. The U-Net runs on a sixteenth of the pixels; its maps are interpolated.
         checkpointing: see `morelib.nn.checkpointing`; the activations of a few coils at a time.
     """
 
@@ -73,7 +73,7 @@ class SensitivityNetwork(nn.Module):
         height, width = kspace.shape[-2:]
         acs = torch.where(acs_of(mask, n_acs), kspace, 0.0)
         if self.resolution == "acs":
-            acs = centre_crop(acs, (max(height // 4, LEAST), max(width // 4, LEAST)))
+            acs = crop_kspace(acs, (max(height // 4, LEAST), max(width // 4, LEAST)))
         images = coil_images(acs).flatten(0, 1)
         maps = in_groups(self._maps, images, self.checkpointing).unflatten(0, kspace.shape[:2])
         if self.resolution == "acs":
