@@ -1,6 +1,7 @@
 """The training loop: reconstruction loss plus router losses, early stopping, exact resume."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -22,7 +23,7 @@ from morelib.training.checkpoint import Checkpoint, Progress, load_weights, save
 from morelib.training.config import TrainConfig
 from morelib.training.losses import ssim_loss
 from morelib.training.processes import is_main, launch, mean_over_processes, share_buffers
-from morelib.training.step import TrainStep, compile_unets, new_optimizer, shares
+from morelib.training.step import Diverged, TrainStep, compile_unets, new_optimizer, shares
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
@@ -53,7 +54,8 @@ def fit(
         on_epoch: called with each log line, in the main process.
 
     Raises:
-        Diverged: the loss became NaN or infinite; in all processes, whichever it happened in.
+        Diverged: the loss, of training or validation, became NaN or infinite; in all processes, whichever it happened
+            in.
         UserError: the checkpoint is damaged, or was written by another number of processes.
     """
     fabric = launch(
@@ -85,6 +87,11 @@ def fit(
             # Not the wrapped network: it would wait for processes that have fewer slices.
             with fabric.autocast():
                 val_loss = validation_loss(model.eval(), val_batches, fabric.device)
+            if not math.isfinite(val_loss):  # no later epoch would be better than one without a number
+                raise Diverged(
+                    f"validation loss {val_loss} after epoch {progress.epoch + 1};"
+                    " lower lr or clip_norm, or check the validation files"
+                )
             line = _log_line(progress, settings, val_loss)
             line["seconds"] = perf_counter() - started
             _finish_epoch(model, config, progress, val_loss, folder / "weights.safetensors")
