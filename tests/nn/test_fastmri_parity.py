@@ -54,6 +54,14 @@ def test_output_equals_fastmri_to_double_precision() -> None:
     assert (ours.double()(kspace, mask).image - expected).norm() / expected.norm() < 1e-12
 
 
+@pytest.mark.parametrize("name", ["more", "promptmr_plus", "image_unet"])
+def test_another_network_is_refused_in_one_line(name: str) -> None:
+    with torch.device("meta"):
+        model = build_model(name)
+    with pytest.raises(TypeError, match=r"^fastMRI's VarNet has the weights of an e2e_varnet"):
+        load_fastmri_state(model, {})
+
+
 def test_parameter_counts_of_the_published_networks() -> None:
     def count(model: torch.nn.Module) -> int:
         return sum(parameter.numel() for parameter in model.parameters())
