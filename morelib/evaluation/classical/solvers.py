@@ -42,6 +42,7 @@ def cg_sense(sense: HybridSense, zero_filled: Tensor, weight: float, iterations:
 
     Source: Pruessmann et al., MRM 46 (2001) 638.
     """
+    # Eq. 1 with lambda Psi(x) = weight / 2 ||x||^2
     return conjugate_gradients(lambda x: sense.gram(x) + weight * x, zero_filled, iterations)
 
 
@@ -54,6 +55,7 @@ def tv_sense(sense: HybridSense, zero_filled: Tensor, weight: float, iterations:
 
     Source: Boyd et al., Found. Trends Mach. Learn. 3 (2011) 1; TV: Rudin, Osher and Fatemi, Physica D 60 (1992) 259.
     """
+    # Eq. 1 with lambda Psi(x) = weight TV(x)
     penalty = weight / _SHRINK
 
     def normal(x: Tensor) -> Tensor:
