@@ -25,8 +25,6 @@ from morelib.training.losses import ssim_loss
 from morelib.training.processes import is_main, launch, mean_over_processes, share_buffers
 from morelib.training.step import Diverged, TrainStep, compile_unets, new_optimizer, shares
 
-OnEpoch = Callable[[dict[str, Any]], None]
-
 
 def fit(
     model: nn.Module,
@@ -36,7 +34,6 @@ def fit(
     folder: Path,
     *,
     show_progress: bool = True,
-    on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
     """Train `model` and leave the weights of the best epoch in it and in `folder/weights.safetensors`.
 
@@ -51,7 +48,6 @@ def fit(
         folder: receives log.jsonl (one line per epoch), weights.safetensors and resume/. A checkpoint found there is
             continued, and the result is the same as without the interruption. Several nodes must share it.
         show_progress: draw a progress bar.
-        on_epoch: called with each log line, in the main process.
 
     Raises:
         Diverged: the loss, of training or validation, became NaN or infinite; in all processes, whichever it happened
@@ -99,8 +95,6 @@ def fit(
             if rank == 0:
                 log.write(line)
             checkpoint.save(model, optimizer, progress)
-            if on_epoch and rank == 0:
-                on_epoch(line)
     load_weights(model, folder / "weights.safetensors")
     return model.eval()
 
