@@ -237,8 +237,6 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 
 def test_configuration_errors_name_the_key() -> None:
-    with pytest.raises(UserError, match="unknown key learning_rate"):
-        TrainConfig.from_dict({"learning_rate": 1})
     with pytest.raises(UserError, match=r"training.epochs is 0"):
         TrainConfig(epochs=0)
     with pytest.raises(UserError, match=r"training.workers is -1"):
