@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from morelib.data.batches import Batch
 from morelib.data.dataset import SliceDataset
-from morelib.evaluation.evaluate import Model, reconstruct_volume
+from morelib.evaluation.evaluate import Model, ready, reconstruct_volume
 from morelib.nn import Reconstruction
 from morelib.nn.hooks import hooked
 from morelib.nn.more import MoreDenoiser
@@ -61,9 +61,10 @@ def collect_routing(
         records.append(output)
         labels.extend(zip(batch.acquisition, batch.volume, strict=True))
 
-    for dataset in datasets:
-        for number in range(len(dataset.volumes)):
-            reconstruct_volume(model, (dataset[item] for item in dataset.items_of(number)), device, keep)
+    with ready(model, device) as run:
+        for dataset in datasets:
+            for number in range(len(dataset.volumes)):
+                reconstruct_volume(run, (dataset[item] for item in dataset.items_of(number)), device, keep)
 
     def stack(name: str) -> Tensor:
         rows = [torch.stack([getattr(r, name) for r in output.routing or ()]) for output in records]
