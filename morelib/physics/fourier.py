@@ -8,13 +8,8 @@ import torch
 from torch import Tensor
 
 
-def fft1c(x: Tensor, dim: int) -> Tensor:
-    """Centred orthonormal FFT of `x` along `dim`; same shape, complex."""
-    return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(x, dim), dim=dim, norm="ortho"), dim)
-
-
 def ifft1c(x: Tensor, dim: int) -> Tensor:
-    """Inverse (and adjoint) of `fft1c`."""
+    """Centred orthonormal inverse FFT of `x` along `dim`; same shape, complex."""
     return torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(x, dim), dim=dim, norm="ortho"), dim)
 
 

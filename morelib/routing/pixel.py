@@ -29,12 +29,6 @@ class PixelRouting(NamedTuple):
     selected: Tensor
     balance: Tensor
 
-    @property
-    def load(self) -> Tensor:
-        """Share of pixels that each expert received, float (blocks, experts); rows sum to 1."""
-        chosen = nn.functional.one_hot(self.selected, self.gates.shape[-1])
-        return chosen.flatten(1, -2).float().mean(1)
-
 
 def stack_routings(blocks: Sequence[PixelChoice]) -> PixelRouting:
     """What the blocks chose as one record of a cascade.

@@ -5,7 +5,7 @@ import pytest
 import torch
 from fastmri.data.transforms import center_crop
 
-from morelib.physics.fourier import centre_crop, crop_kspace, fft1c, fft2c, ifft1c, ifft2c
+from morelib.physics.fourier import centre_crop, crop_kspace, fft2c, ifft1c, ifft2c
 
 SIZES = [(8, 8), (7, 10), (10, 7), (9, 5)]
 
@@ -37,7 +37,6 @@ def test_unitary(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_separable(size: tuple[int, int]) -> None:
     image = torch.randn(*size, dtype=torch.complex128)
-    torch.testing.assert_close(fft1c(fft1c(image, -1), -2), fft2c(image))
     torch.testing.assert_close(ifft1c(ifft1c(image, -2), -1), ifft2c(image))
 
 

@@ -86,11 +86,6 @@ def gradient_adjoint(differences: Tensor) -> Tensor:
     return along_y - along_y.roll(-1, -2) + along_x - along_x.roll(-1, -1)
 
 
-def total_variation(image: Tensor) -> Tensor:
-    """Isotropic total variation of each image, (batch,)."""
-    return _length(gradient(image)).sum((-2, -1))
-
-
 def shrink(differences: Tensor, by: float) -> Tensor:
     """Shorten the vector at every pixel by `by` > 0, to zero at most: the proximal operator of `by` times TV's sum."""
     kept = 1 - by / _length(differences).clamp(min=by)
