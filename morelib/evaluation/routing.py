@@ -16,7 +16,7 @@ from morelib.data.dataset import SliceDataset
 from morelib.evaluation.evaluate import Model, ready, reconstruct_volume
 from morelib.nn import Reconstruction
 from morelib.nn.hooks import hooked
-from morelib.nn.more import MoreDenoiser
+from morelib.nn.more import denoisers_of
 from morelib.routing.router import RouterOutput
 from morelib.routing.selection import select_top_k
 
@@ -82,17 +82,14 @@ def collect_control(
     An embedding may separate categories because the features it is fed do so already. The same features through an
     untrained router show how much. Both are MoRE networks of one shape.
     """
-    own = [module for module in model.modules() if isinstance(module, MoreDenoiser)]
-    others = [
-        module.router.to(device).eval() for module in control.modules() if isinstance(module, MoreDenoiser)
-    ]
+    others = [denoiser.router.to(device).eval() for denoiser in denoisers_of(control)]
     outputs: list[RouterOutput] = []
 
     def listen(_: nn.Module, inputs: tuple[Tensor, ...], __: RouterOutput) -> None:
         # Routers are called cascade by cascade. `forward`, because a call would be heard by this very function.
         outputs.append(others[len(outputs) % len(others)].forward(inputs[0]))
 
-    with hooked((router, listen) for router in {module.router for module in own}):
+    with hooked((router, listen) for router in {denoiser.router for denoiser in denoisers_of(model)}):
         collected = collect_routing(model, *datasets, device=device)
 
     def stack(values: list[Tensor]) -> Tensor:
