@@ -88,7 +88,7 @@ def test_measured_kspace_comes_back_exactly() -> None:
     kspace, mask = _data(coils=1)
     model = _model().eval()
     seen = []
-    model.cascades[-1].register_forward_hook(lambda _, __, output: seen.append(output.image))
+    model.cascades[-1].denoiser.register_forward_hook(lambda _, __, output: seen.append(output.image))
     image = model(kspace, mask).image
     completed = torch.where(mask[:, 0], kspace[:, 0], fft2c(seen[0]))
     torch.testing.assert_close(image, ifft2c(completed).abs())
