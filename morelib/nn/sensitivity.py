@@ -12,36 +12,11 @@ from morelib.nn.complex_io import Door
 from morelib.nn.unet import UNet
 from morelib.physics.fourier import crop_kspace
 from morelib.physics.hybrid import at_once, coil_images
-from morelib.physics.masks import acs_columns
+from morelib.physics.masks import acs_of
 from morelib.physics.sense import normalise_maps
 
 SensResolution = Literal["full", "acs"]
 LEAST = 32  # points of a cropped axis: two for each of the coarsest level of a U-Net with four poolings
-
-
-def find_acs(mask: Tensor) -> Tensor:
-    """Number of autocalibration columns of each mask, int64 (batch,), from `mask` bool (batch, 1, 1, x).
-
-    Counts sampled columns outwards from the centre, symmetrically, at least one, as fastMRI does. An odd number is
-    therefore found one too small: pass `n_acs` where it is known. Unlike in fastMRI a full mask counts fully.
-    """
-    columns = mask[:, 0, 0].to(torch.int64)
-    centre = columns.shape[-1] // 2
-    left = columns[:, :centre].flip(-1).cumprod(-1).sum(-1)
-    right = columns[:, centre:].cumprod(-1).sum(-1)
-    symmetric = (2 * torch.minimum(left, right)).clamp(min=1)
-    return torch.where(columns.bool().all(-1), columns.shape[-1], symmetric)
-
-
-def acs_of(mask: Tensor, n_acs: int | Tensor | None) -> Tensor:
-    """The autocalibration columns of each mask, bool like `mask` (batch, 1, 1, x); `n_acs` wide, found when None."""
-    if n_acs is None:
-        counts = find_acs(mask)
-    elif isinstance(n_acs, int):  # written there by the device, where a copy would make it wait
-        counts = torch.full((len(mask),), n_acs, device=mask.device)
-    else:
-        counts = n_acs.to(mask.device).expand(len(mask))
-    return acs_columns(mask.shape[-1], counts)
 
 
 class SensitivityNetwork(nn.Module):

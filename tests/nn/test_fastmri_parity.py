@@ -7,8 +7,7 @@ from fastmri.models import VarNet
 from torch import Tensor
 
 from morelib.nn import build_model, load_fastmri_state
-from morelib.nn.sensitivity import find_acs
-from morelib.physics.masks import acs_columns
+from morelib.physics.masks import acs_columns, find_acs
 
 
 def _kspace_and_mask(batch: int, coils: int, height: int, width: int, n_acs: int) -> tuple[Tensor, Tensor]:
