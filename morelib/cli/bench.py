@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,13 +44,7 @@ def model(
 
     # Not smaller: which network is the faster one depends on what fits into the processor's cache.
     setting = _setting(False, size, repeats, device)
-    _report(
-        "model",
-        setting.to_dict(),
-        lambda on_part: bench_model(setting, on_part, quick),
-        setting.device,
-        out,
-    )
+    _report_networks("model", setting, partial(bench_model, quick=quick), out)
 
 
 @app.command()
@@ -60,10 +55,7 @@ def growth(
     from morelib.companion.bench.growth import bench_growth, grid
 
     setting = _setting(quick, size, repeats, device)
-    axes = grid(setting)
-    _report(
-        "growth", setting.to_dict(), lambda on_part: bench_growth(setting, axes, on_part), setting.device, out
-    )
+    _report_networks("growth", setting, partial(bench_growth, axes=grid(setting)), out)
 
 
 @app.command()
@@ -75,8 +67,7 @@ def dispatch(
 
     setting = _setting(quick, size, repeats, device)
     tokens = 6_400 if quick else 25_600  # of a 320 x 320 image at patch 2
-    _report("dispatch", setting.to_dict(), lambda on_part: bench_dispatch(setting, tokens=tokens, on_part=on_part),
-            setting.device, out)  # fmt: skip
+    _report_networks("dispatch", setting, partial(bench_dispatch, tokens=tokens), out)
 
 
 @app.command()
@@ -86,14 +77,7 @@ def consistency(
     """The data-consistency step in hybrid space, against 2-D transforms with shifts."""
     from morelib.companion.bench.consistency import bench_consistency
 
-    setting = _setting(quick, size, repeats, device)
-    _report(
-        "consistency",
-        setting.to_dict(),
-        lambda on_part: bench_consistency(setting, on_part),
-        setting.device,
-        out,
-    )
+    _report_networks("consistency", _setting(quick, size, repeats, device), bench_consistency, out)
 
 
 @app.command()
@@ -160,6 +144,13 @@ def _setting(quick: bool, size: str | None, repeats: int, device: str | None) ->
         raise UserError("--device cuda: PyTorch sees no GPU; give cpu, or install a PyTorch with CUDA")
     best = "cuda" if torch.cuda.is_available() else "cpu"
     return Setting(shape, repeats=repeats, device=device or best)
+
+
+def _report_networks(
+    name: str, setting: "Setting", measure: Callable[..., Iterator[Any]], out: Path | None
+) -> None:
+    """`_report` of what takes a `Setting`."""
+    _report(name, setting.to_dict(), lambda on_part: measure(setting, on_part=on_part), setting.device, out)
 
 
 def _report(

@@ -169,8 +169,6 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
     """`value`, as YAML gave it, as a `kind`: a dataclass, a number, a string, or a container of these."""
     if kind is Any:
         return value
-    if kind is TrainConfig:
-        return TrainConfig.from_dict(_mapping(value, where), where)
     if is_dataclass(kind):
         return _parse_dataclass(kind, _mapping(value, where), where)
     origin, arguments = get_origin(kind), get_args(kind)

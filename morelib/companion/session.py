@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from morelib.data import SliceDataset
-    from morelib.training.fit import OnEpoch
 
 
 class Companion:
@@ -141,7 +140,6 @@ class Companion:
         folder: Path | None = None,
         epochs: int | None = None,
         show_progress: bool = True,
-        on_epoch: "OnEpoch | None" = None,
     ) -> "nn.Module":
         """Train arm `model`, or resume or load the run there is; the folder is `run_folder(model, seed)` by default.
 
@@ -175,7 +173,7 @@ class Companion:
         train_set, val_set = self.dataset("train", seed=seed), self.dataset("val")
         trained = train(
             network, options, train_set, val_set, config, folder,
-            about=about, show_progress=show_progress, on_epoch=on_epoch,
+            about=about, show_progress=show_progress,
         )  # fmt: skip
         if is_main() and not card.is_file():
             write_json(card, self.run_card([seed], wall_s=time.monotonic() - started))

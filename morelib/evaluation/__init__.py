@@ -5,7 +5,6 @@ from morelib.evaluation.evaluate import (
     best_device,
     evaluate,
     protocol,
-    read_metrics,
     reconstruct_volume,
     write_metrics,
 )
@@ -37,7 +36,6 @@ __all__ = [
     "paper_results_table",
     "protocol",
     "psnr",
-    "read_metrics",
     "reconstruct_volume",
     "results_table",
     "seed_table",

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -128,10 +129,10 @@ def memory_of_passes(model: nn.Module, batch: Batch, device: torch.device | str 
     """Peak memory in bytes of one forward pass, and of one with its backward pass, gradients included.
 
     Parameters, the optimiser's moments and `batch` itself do not count. Cached router inputs are filled first, as
-    they are in all but the first steps of a training run. The model is left in evaluation mode, without gradients.
+    they are in all but the first steps of a training run. All of it happens to a copy: the model stays as it is.
     """
     batch = batch.to(device)
-    model.to(device)
+    model = deepcopy(model).to(device)
 
     def forward() -> Tensor:
         return model(batch.kspace, batch.mask, n_acs=batch.n_acs).image
@@ -146,9 +147,7 @@ def memory_of_passes(model: nn.Module, batch: Batch, device: torch.device | str 
         model.train()
         for _ in range(max((routing.cache.capacity for routing in routings(model)), default=0)):
             forward()
-    training = peak_memory(step, device)
-    model.eval().zero_grad(set_to_none=True)
-    return inference, training
+    return inference, peak_memory(step, device)
 
 
 class _LiveStorages(TorchDispatchMode):

@@ -1,6 +1,5 @@
 """Reconstructing whole volumes, scoring them, and the file `metrics.json` that keeps scores with their protocol."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -50,8 +49,8 @@ def reconstruct_volume(
     """Reconstruct slices of one volume, one at a time: (prediction, target), both float32 (slices, h, w).
 
     Both are centre-cropped to the smaller size of the two along each axis, as fastMRI does. A module is moved
-    to `device` and run in evaluation mode. Raises UserError for a prediction that is not finite, naming the
-    slice.
+    to `device` and run in evaluation mode. `on_slice(batch, output)` sees every slice's output, routing records
+    included. Raises UserError for a prediction that is not finite, naming the slice.
     """
     predictions, targets = [], []
     with ready(model, device) as run:
@@ -96,15 +95,13 @@ def evaluate(
     device: torch.device | str = "cpu",
     *,
     progress: Progress | None = None,
-    on_slice: OnSlice | None = None,
 ) -> list[VolumeScore]:
     """Score every volume of `dataset`, holding one volume in memory at a time.
 
-    `progress(done, total)` is called after each volume; `on_slice(batch, output)` sees every slice's output,
-    routing records included. Where several processes run together (torch.distributed), all must call this: each
-    reconstructs its share of the volumes, sees those only, and returns the scores of all. Raises UserError for volumes
-    without a usable target and predictions that are not finite, and ValueError for a training dataset, whose masks
-    change.
+    `progress(done, total)` is called after each volume. Where several processes run together (torch.distributed), all
+    must call this: each reconstructs its share of the volumes and returns the scores of all. Raises UserError for
+    volumes without a usable target and predictions that are not finite, and ValueError for a training dataset, whose
+    masks change.
     """
     if dataset.train:
         raise ValueError(
@@ -123,7 +120,7 @@ def evaluate(
                 raise UserError(
                     f"{info.path}: undersampled file without a target; use `morelib reconstruct` for it"
                 )
-            prediction, target = reconstruct_volume(run, (dataset[item] for item in items), device, on_slice)
+            prediction, target = reconstruct_volume(run, (dataset[item] for item in items), device)
             if not target.any():
                 raise UserError(
                     f"{info.path}: the target is zero everywhere, nothing to score; leave the file out"
@@ -176,15 +173,3 @@ def write_metrics(path: Path | str, scores: Sequence[VolumeScore], protocol: dic
     """Write `metrics.json`: {"protocol", "means" by acquisition, "volumes"}."""
     means = {category: asdict(mean) for category, mean in means_by_category(scores).items()}
     write_json(path, {"protocol": protocol, "means": means, "volumes": [asdict(score) for score in scores]})
-
-
-def read_metrics(path: Path | str) -> tuple[list[VolumeScore], dict[str, Any]]:
-    """The scores and the protocol of a `metrics.json`. Raises UserError where it is missing or not one."""
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return [VolumeScore(**volume) for volume in content["volumes"]], content["protocol"]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `morelib evaluate` first") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: not a metrics.json ({error}); run `morelib evaluate` again") from error

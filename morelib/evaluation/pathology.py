@@ -13,7 +13,7 @@ from morelib.data.dataset import SliceDataset
 from morelib.data.pathology import Box, read_boxes
 from morelib.data.readers import fastmri
 from morelib.errors import UserError
-from morelib.evaluation.evaluate import Model, reconstruct_volume
+from morelib.evaluation.evaluate import Model, ready, reconstruct_volume
 from morelib.evaluation.metrics import Volume, nmse, psnr
 
 WHOLE = "whole volume"
@@ -72,13 +72,14 @@ def mean_region_errors(
     """
     dataset = dataset.seen_by(model)
     found: dict[str, list[RegionError]] = {}
-    for number, info in enumerate(dataset.volumes):
-        boxes = read_boxes(info.path) if info.layout == fastmri.LAYOUT else []
-        if boxes:
-            items = (dataset[item] for item in dataset.items_of(number))
-            prediction, target = reconstruct_volume(model, items, device)
-            for error in region_errors(target, prediction, boxes):
-                found.setdefault(error.label, []).append(error)
+    with ready(model, device) as run:
+        for number, info in enumerate(dataset.volumes):
+            boxes = read_boxes(info.path) if info.layout == fastmri.LAYOUT else []
+            if boxes:
+                items = (dataset[item] for item in dataset.items_of(number))
+                prediction, target = reconstruct_volume(run, items, device)
+                for error in region_errors(target, prediction, boxes):
+                    found.setdefault(error.label, []).append(error)
     return [
         RegionError(
             label,

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from morelib.data.batches import Batch
 from morelib.data.dataset import SliceDataset
-from morelib.evaluation.evaluate import Model, reconstruct_volume
+from morelib.evaluation.evaluate import Model, ready, reconstruct_volume
 from morelib.nn import Reconstruction
 from morelib.nn.hooks import hooked
-from morelib.nn.more import MoreDenoiser
+from morelib.nn.more import denoisers_of
 from morelib.routing.router import RouterOutput
 from morelib.routing.selection import select_top_k
 
@@ -61,9 +61,10 @@ def collect_routing(
         records.append(output)
         labels.extend(zip(batch.acquisition, batch.volume, strict=True))
 
-    for dataset in datasets:
-        for number in range(len(dataset.volumes)):
-            reconstruct_volume(model, (dataset[item] for item in dataset.items_of(number)), device, keep)
+    with ready(model, device) as run:
+        for dataset in datasets:
+            for number in range(len(dataset.volumes)):
+                reconstruct_volume(run, (dataset[item] for item in dataset.items_of(number)), device, keep)
 
     def stack(name: str) -> Tensor:
         rows = [torch.stack([getattr(r, name) for r in output.routing or ()]) for output in records]
@@ -81,17 +82,14 @@ def collect_control(
     An embedding may separate categories because the features it is fed do so already. The same features through an
     untrained router show how much. Both are MoRE networks of one shape.
     """
-    own = [module for module in model.modules() if isinstance(module, MoreDenoiser)]
-    others = [
-        module.router.to(device).eval() for module in control.modules() if isinstance(module, MoreDenoiser)
-    ]
+    others = [denoiser.router.to(device).eval() for denoiser in denoisers_of(control)]
     outputs: list[RouterOutput] = []
 
     def listen(_: nn.Module, inputs: tuple[Tensor, ...], __: RouterOutput) -> None:
         # Routers are called cascade by cascade. `forward`, because a call would be heard by this very function.
         outputs.append(others[len(outputs) % len(others)].forward(inputs[0]))
 
-    with hooked((router, listen) for router in {module.router for module in own}):
+    with hooked((router, listen) for router in {denoiser.router for denoiser in denoisers_of(model)}):
         collected = collect_routing(model, *datasets, device=device)
 
     def stack(values: list[Tensor]) -> Tensor:

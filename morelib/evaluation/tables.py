@@ -55,7 +55,6 @@ class Table:
         return f'<table class="more-results">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
     _repr_html_ = html
-    _repr_markdown_ = markdown
 
 
 def results_table(systems: Mapping[str, Runs], caption: str = "") -> Table:
@@ -103,12 +102,9 @@ def comparison_table(differences: Sequence[PairedDifference], a: str, b: str) ->
     header = ("", f"difference {unit}".strip(), "95 % interval", "p", "p (Holm)", "volumes (patients)")
     rows = []
     for d in differences:
-        interval = "n < 2"
-        if d.low is not None and d.high is not None:
-            interval = f"{scale * d.low:+.2f} to {scale * d.high:+.2f}"
         counts = f"{d.n_volumes} ({d.n_patients})"
         name = category_name(d.category)
-        rows.append((name, f"{scale * d.mean:+.2f}", interval, _p(d.p), _p(d.p_holm), counts))
+        rows.append((name, f"{scale * d.mean:+.2f}", _interval(d, scale), _p(d.p), _p(d.p_holm), counts))
     caption = (
         f"{metric.upper()} of {a} minus {b} on the same volumes, seeds averaged. Interval: bootstrap over patients;"
         " p: Wilcoxon signed-rank over patients, corrected by Holm for the rows of this table;"
@@ -130,14 +126,7 @@ def against_table(systems: Mapping[str, Runs], reference: str, samples: int = 20
         means = [compare(average_seeds(systems[name]), base, metric, samples)[-1] for name in others]
         corrected = holm([mean.p for mean in means])
         columns.append([f"{scale * mean.mean:+.2f}" for mean in means])
-        columns.append(
-            [
-                "n < 2"
-                if m.low is None or m.high is None
-                else f"{scale * m.low:+.2f} to {scale * m.high:+.2f}"
-                for m in means
-            ]
-        )
+        columns.append([_interval(mean, scale) for mean in means])
         columns.append([_p(p) for p in corrected])
     rows = tuple((name, *cells) for name, cells in zip(others, zip(*columns, strict=True), strict=True))
     scores = systems[reference][0]
@@ -225,6 +214,12 @@ def _origin_note(systems: Mapping[str, Runs]) -> str:
 
 def _count(volumes: int, patients: int) -> str:
     return f"{volumes} vol.,\n{patients} pat."
+
+
+def _interval(difference: PairedDifference, scale: float) -> str:
+    if difference.low is None or difference.high is None:
+        return "n < 2"
+    return f"{scale * difference.low:+.2f} to {scale * difference.high:+.2f}"
 
 
 def _p(p: float) -> str:

@@ -6,12 +6,11 @@ runs for a slice, and as many as it holds.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from morelib.nn.activation import Norm
 from morelib.nn.checkpointing import run
-from morelib.nn.complex_io import Door
+from morelib.nn.complex_io import Door, standardise
 from morelib.nn.sensitivity import SensitivityNetwork, SensResolution
 from morelib.nn.unet import UNet
 from morelib.nn.unrolled import Consistency, Context, Denoised, Reconstruction, Unrolled, check_input
@@ -102,10 +101,9 @@ class ImageUNet(nn.Module):
         """As `Unrolled.forward`; k-space is all that is used."""
         check_input(kspace, mask, self.adjacent)
         image = rss(ifft2c(kspace))
-        # Per slice, as the baseline does; an empty slice has no standard deviation.
-        std, mean = torch.std_mean(image, (-2, -1), keepdim=True)
-        channels = ((image - mean) / torch.where(std > 0, std, 1.0)).unsqueeze(1)
-        correction = self.unet(channels).squeeze(1).to(std.dtype) * std
+        # Per slice, as the baseline does.
+        x, _, std = standardise(image, (-2, -1))
+        correction = self.unet(x.unsqueeze(1)).squeeze(1).to(std.dtype) * std
         return Reconstruction((image - correction).abs(), None)
 
 

@@ -3,7 +3,7 @@
 from torch import nn
 
 from morelib.nn.hifi_mamba.experts import SharedRoutedExperts
-from morelib.nn.more import MoreDenoiser
+from morelib.nn.more import denoisers_of
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -18,8 +18,7 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 def _idle_decoders(model: nn.Module) -> int:
     """MoRE: all but K decoders of each cascade."""
-    denoisers = [module for module in model.modules() if isinstance(module, MoreDenoiser)]
-    return sum(_size(d.experts[0]) * (len(d.experts) - d.routing.top_k) for d in denoisers)
+    return sum(_size(d.experts[0]) * (len(d.experts) - d.routing.top_k) for d in denoisers_of(model))
 
 
 def _idle_perceptrons(model: nn.Module) -> int:

@@ -17,13 +17,14 @@ def load_fastmri_state(model: Unrolled, state: Mapping[str, Tensor]) -> None:
         state: as saved by fastMRI. Keys of a Lightning checkpoint begin with `varnet.`; strip that first.
 
     Raises:
+        TypeError: `model` is another network.
         RuntimeError: keys or shapes do not fit; PyTorch's message names them.
     """
-    assert isinstance(model.sensitivity, SensitivityNetwork)
-    levels = len(model.sensitivity.unet.decoder.up)
-    denoiser = model.cascades[0].denoiser
+    denoiser = model.cascades[0].denoiser if isinstance(model, Unrolled) else model
     if not isinstance(denoiser, UNetDenoiser):
         raise TypeError("fastMRI's VarNet has the weights of an e2e_varnet, not of another network")
+    assert isinstance(model.sensitivity, SensitivityNetwork)
+    levels = len(model.sensitivity.unet.decoder.up)
     cascade_levels = len(denoiser.unet.decoder.up)
     renamed = {}
     for key, value in state.items():

@@ -162,12 +162,12 @@ def more(
 
 def routings(model: nn.Module) -> list[SampleRouting]:
     """The routing of each cascade that has one, in order: where a trainer sets tau and stores the cached inputs."""
-    return [denoiser.routing for denoiser in _denoisers(model)]
+    return [denoiser.routing for denoiser in denoisers_of(model)]
 
 
 def expert_parameters(model: nn.Module) -> list[list[list[nn.Parameter]]]:
     """The parameters of every expert of every cascade that has some."""
-    return [[list(expert.parameters()) for expert in each.experts] for each in _denoisers(model)]
+    return [[list(expert.parameters()) for expert in each.experts] for each in denoisers_of(model)]
 
 
 def drop_idle_gradients(
@@ -186,7 +186,8 @@ def drop_idle_gradients(
                     parameter.grad = None
 
 
-def _denoisers(model: nn.Module) -> list[MoreDenoiser]:
+def denoisers_of(model: nn.Module) -> list[MoreDenoiser]:
+    """MoRE's denoisers in `model`, in the order of its cascades; none in another network."""
     return [module for module in model.modules() if isinstance(module, MoreDenoiser)]
 
 

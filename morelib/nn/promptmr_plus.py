@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from morelib.errors import UserError
 from morelib.nn import checkpointing as activations
 from morelib.nn.prompt_unet import ComplexPromptUNet, History, PromptUNet
-from morelib.nn.sensitivity import acs_of, in_groups
+from morelib.nn.sensitivity import in_groups
 from morelib.nn.unrolled import Context, Denoised, Unrolled
 from morelib.physics.fourier import ifft2c
+from morelib.physics.masks import acs_of
 from morelib.physics.sense import normalise_maps
 
 # The images a denoiser with adaptive input reads: x, A^H A x, latent, A^H y, A^H A x - A^H y.

@@ -10,38 +10,13 @@ from morelib.nn.activation import Norm
 from morelib.nn.checkpointing import run
 from morelib.nn.complex_io import Door
 from morelib.nn.unet import UNet
-from morelib.physics.fourier import centre_crop
+from morelib.physics.fourier import crop_kspace
 from morelib.physics.hybrid import at_once, coil_images
-from morelib.physics.masks import acs_columns
+from morelib.physics.masks import acs_of
 from morelib.physics.sense import normalise_maps
 
 SensResolution = Literal["full", "acs"]
 LEAST = 32  # points of a cropped axis: two for each of the coarsest level of a U-Net with four poolings
-
-
-def find_acs(mask: Tensor) -> Tensor:
-    """Number of autocalibration columns of each mask, int64 (batch,), from `mask` bool (batch, 1, 1, x).
-
-    Counts sampled columns outwards from the centre, symmetrically, at least one, as fastMRI does. An odd number is
-    therefore found one too small: pass `n_acs` where it is known. Unlike in fastMRI a full mask counts fully.
-    """
-    columns = mask[:, 0, 0].to(torch.int64)
-    centre = columns.shape[-1] // 2
-    left = columns[:, :centre].flip(-1).cumprod(-1).sum(-1)
-    right = columns[:, centre:].cumprod(-1).sum(-1)
-    symmetric = (2 * torch.minimum(left, right)).clamp(min=1)
-    return torch.where(columns.bool().all(-1), columns.shape[-1], symmetric)
-
-
-def acs_of(mask: Tensor, n_acs: int | Tensor | None) -> Tensor:
-    """The autocalibration columns of each mask, bool like `mask` (batch, 1, 1, x); `n_acs` wide, found when None."""
-    if n_acs is None:
-        counts = find_acs(mask)
-    elif isinstance(n_acs, int):  # written there by the device, where a copy would make it wait
-        counts = torch.full((len(mask),), n_acs, device=mask.device)
-    else:
-        counts = n_acs.to(mask.device).expand(len(mask))
-    return acs_columns(mask.shape[-1], counts)
 
 
 class SensitivityNetwork(nn.Module):
@@ -51,8 +26,8 @@ class SensitivityNetwork(nn.Module):
         widths: U-Net widths; fastMRI's are (8, 16, 32, 64, 128).
         norm: as for the U-Net.
         resolution: `full` looks at the ACS on the grid of the image, as fastMRI does, which can cost half of the
-            reconstruction. `acs` crops k-space to a quarter along both axes first: nothing is lost along x, where the
-            ACS is narrower than that. The U-Net runs on a sixteenth of the pixels; its maps are interpolated.
+            reconstruction. `acs` crops k-space to a quarter along both axes first: along x nothing is lost as long as
+            the ACS is no wider than that. The U-Net runs on a sixteenth of the pixels; its maps are interpolated.
         checkpointing: see `morelib.nn.checkpointing`; the activations of a few coils at a time.
     """
 
@@ -73,7 +48,7 @@ class SensitivityNetwork(nn.Module):
         height, width = kspace.shape[-2:]
         acs = torch.where(acs_of(mask, n_acs), kspace, 0.0)
         if self.resolution == "acs":
-            acs = centre_crop(acs, (max(height // 4, LEAST), max(width // 4, LEAST)))
+            acs = crop_kspace(acs, (max(height // 4, LEAST), max(width // 4, LEAST)))
         images = coil_images(acs).flatten(0, 1)
         maps = in_groups(self._maps, images, self.checkpointing).unflatten(0, kspace.shape[:2])
         if self.resolution == "acs":

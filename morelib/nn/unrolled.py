@@ -42,17 +42,16 @@ class Denoised(NamedTuple):
 
 
 class Cascade(nn.Module):
-    """One denoiser, and the step size eta of Eq. 2 where there is a step: maps (image, `Context`) to `Denoised`."""
+    """What one cascade learns: its denoiser, and the step size eta of Eq. 2 where there is a step.
+
+    A denoiser maps (image, `Context`) to `Denoised`.
+    """
 
     def __init__(self, denoiser: nn.Module, has_step: bool = True) -> None:
         super().__init__()
         self.denoiser = denoiser
         if has_step:
             self.eta = nn.Parameter(torch.ones(1))
-
-    def forward(self, image: Tensor, context: Context) -> Denoised:
-        denoised: Denoised = self.denoiser(image, context)
-        return denoised
 
 
 class Unrolled(nn.Module):
@@ -126,7 +125,7 @@ class Unrolled(nn.Module):
             image = zero_filled - coverage * corrections
             if number > 1:  # nothing has been returned before
                 image = image + sense.gram(returned)
-            denoised, record, memory = cascade(image, Context(memory=memory))
+            denoised, record, memory = cascade.denoiser(image, Context(memory=memory))
             # Eq. 2 in k-space, with k - y = F S (d - p) at the measured columns
             returned = returned + cascade.eta * (corrections - returned)
             corrections = corrections + denoised
@@ -138,7 +137,7 @@ class Unrolled(nn.Module):
         image, memory, records = zero_filled, None, []
         for cascade in self.cascades:
             normal = sense.gram(image)
-            denoised, record, memory = cascade(image, Context(zero_filled, normal, memory))
+            denoised, record, memory = cascade.denoiser(image, Context(zero_filled, normal, memory))
             # Eq. 2: x - eta A*(A x - y) - D(x)
             image = image - cascade.eta * (normal - zero_filled) - denoised
             records.append(record)
@@ -148,7 +147,7 @@ class Unrolled(nn.Module):
         zero_filled, coverage = sense.combine(measured), sense.coverage()
         image, memory, records = zero_filled, None, []
         for cascade in self.cascades:
-            denoised, record, memory = cascade(image, Context(zero_filled, memory=memory))
+            denoised, record, memory = cascade.denoiser(image, Context(zero_filled, memory=memory))
             # S^H F^H of (1 - M) F S D(x) + M y
             image = zero_filled + coverage * denoised - sense.gram(denoised)
             records.append(record)

@@ -8,13 +8,8 @@ import torch
 from torch import Tensor
 
 
-def fft1c(x: Tensor, dim: int) -> Tensor:
-    """Centred orthonormal FFT of `x` along `dim`; same shape, complex."""
-    return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(x, dim), dim=dim, norm="ortho"), dim)
-
-
 def ifft1c(x: Tensor, dim: int) -> Tensor:
-    """Inverse (and adjoint) of `fft1c`."""
+    """Centred orthonormal inverse FFT of `x` along `dim`; same shape, complex."""
     return torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(x, dim), dim=dim, norm="ortho"), dim)
 
 
@@ -38,3 +33,13 @@ def centre_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = min(size[0], x.shape[-2]), min(size[1], x.shape[-1])
     top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
     return x[..., top : top + height, left : left + width]
+
+
+def crop_kspace(kspace: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `centre_crop`, but frequency zero stays frequency zero: index n // 2 becomes index m // 2.
+
+    The offset of images is one less where n is even and m is odd, which would be a phase ramp across the image.
+    """
+    height, width = min(size[0], kspace.shape[-2]), min(size[1], kspace.shape[-1])
+    top, left = kspace.shape[-2] // 2 - height // 2, kspace.shape[-1] // 2 - width // 2
+    return kspace[..., top : top + height, left : left + width]

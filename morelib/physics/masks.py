@@ -104,8 +104,8 @@ def mask_from_columns(columns: np.ndarray, padding: tuple[int, int]) -> Mask:
 def count_acs(mask: Tensor) -> int:
     """Columns of the widest sampled block of a bool mask (width,) that lies where fastMRI places its centre.
 
-    Unlike fastMRI's automatic count it keeps odd widths whole and finds every column of a full mask; at least
-    1.
+    For the mask of a file, once. Unlike `find_acs`, which counts as fastMRI's network does, it keeps odd widths whole;
+    at least 1.
     """
     width = mask.shape[-1]
     n_acs = 1
@@ -122,6 +122,32 @@ def acs_columns(width: int, n_acs: Tensor) -> Tensor:
     first = ((width - n_acs + 1) // 2).unsqueeze(-1)
     column = torch.arange(width, device=n_acs.device)
     return ((column >= first) & (column < first + n_acs.unsqueeze(-1)))[:, None, None]
+
+
+def find_acs(mask: Tensor) -> Tensor:
+    """Number of autocalibration columns of each mask, int64 (batch,), from `mask` bool (batch, 1, 1, x).
+
+    Counts sampled columns outwards from the centre, symmetrically, at least one, as fastMRI's network does: its weights
+    expect that. An odd number is therefore found one too small, unlike by `count_acs`: pass `n_acs` where it is known.
+    Unlike in fastMRI a full mask counts fully.
+    """
+    columns = mask[:, 0, 0].to(torch.int64)
+    centre = columns.shape[-1] // 2
+    left = columns[:, :centre].flip(-1).cumprod(-1).sum(-1)
+    right = columns[:, centre:].cumprod(-1).sum(-1)
+    symmetric = (2 * torch.minimum(left, right)).clamp(min=1)
+    return torch.where(columns.bool().all(-1), columns.shape[-1], symmetric)
+
+
+def acs_of(mask: Tensor, n_acs: int | Tensor | None) -> Tensor:
+    """The autocalibration columns of each mask, bool like `mask` (batch, 1, 1, x); `n_acs` wide, found when None."""
+    if n_acs is None:
+        counts = find_acs(mask)
+    elif isinstance(n_acs, int):  # written there by the device, where a copy would make it wait
+        counts = torch.full((len(mask),), n_acs, device=mask.device)
+    else:
+        counts = n_acs.to(mask.device).expand(len(mask))
+    return acs_columns(mask.shape[-1], counts)
 
 
 def _net_acceleration(columns: Tensor, padding: tuple[int, int]) -> float:

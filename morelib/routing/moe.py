@@ -111,9 +111,11 @@ class SampleRouting:
 
     def _select(self, output: RouterOutput, tau: float | Tensor) -> Tensor:
         scores = output.gates if self.noise_on == "gates" else output.logits
+        # Eq. 6: the set K, with the noise of Eq. 8
         return select_top_k(scores, self.top_k, tau)
 
     def _weights(self, gates: Tensor, selected: Tensor) -> Tensor:
+        # Eq. 6: g_i, what the chosen experts weigh
         weights = gates if self.gate_gradient else gates.detach()
         if self.gate_scale == "renormalise":
             return weights / weights.gather(-1, selected).sum(-1, keepdim=True)

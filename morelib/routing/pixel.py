@@ -10,6 +10,13 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from morelib.routing.losses import selection_share
 
 
+class PixelChoice(NamedTuple):
+    """What the router of one block did: gates, softmax, (batch, y, x, experts); selected, int64 (batch, y, x)."""
+
+    gates: Tensor
+    selected: Tensor
+
+
 class PixelRouting(NamedTuple):
     """What the routers of one cascade did, pixel by pixel of the feature grid (one pixel per image patch).
 
@@ -22,17 +29,15 @@ class PixelRouting(NamedTuple):
     selected: Tensor
     balance: Tensor
 
-    @property
-    def load(self) -> Tensor:
-        """Share of pixels that each expert received, float (blocks, experts); rows sum to 1."""
-        chosen = nn.functional.one_hot(self.selected, self.gates.shape[-1])
-        return chosen.flatten(1, -2).float().mean(1)
 
+def stack_routings(blocks: Sequence[PixelChoice]) -> PixelRouting:
+    """What the blocks chose as one record of a cascade.
 
-def stack_routings(blocks: Sequence[PixelRouting]) -> PixelRouting:
-    """The routings of single blocks, (batch, y, x, ...), as one record of a cascade."""
-    gates, selected, balance = (torch.stack(field) for field in zip(*blocks, strict=True))
-    return PixelRouting(gates, selected, balance.mean())
+    The balance loss is computed here, not in the blocks: checkpointing runs those again, and processes that train
+    together would exchange their counts again.
+    """
+    gates, selected = (torch.stack(field) for field in zip(*blocks, strict=True))
+    return PixelRouting(gates, selected, balance_loss(gates.flatten(1, -2), selected.flatten(1)))
 
 
 def choose(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,12 +55,12 @@ def balance_loss(gates: Tensor, selected: Tensor) -> Tensor:
     12, of which 6 have no router: its loss reads 0.5 at uniform use, and its coefficient means half of ours.)
 
     Args:
-        gates: (..., experts).
+        gates: (pixels, experts), or (blocks, pixels, experts) for the mean over blocks.
         selected: int64, the same shape without the last axis.
     """
     n_experts = gates.shape[-1]
-    share = selection_share(selected.flatten().unsqueeze(-1), n_experts).to(gates.dtype)
-    return n_experts * (share * gates.flatten(0, -2).mean(0)).sum()
+    share = selection_share(selected.unsqueeze(-1), n_experts).to(gates.dtype)
+    return n_experts * (share * gates.mean(-2)).sum(-1).mean()
 
 
 def dispatch(

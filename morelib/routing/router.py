@@ -110,8 +110,9 @@ class Router(nn.Module):
             )
             # Eq. 4: F_r = MLP(GAP(E_r))
             embedding = self.standardise_embedding(self.mlp(pooled))
+            # z = W F_r
             logits = self.gate(embedding)
-            # Eq. 5
+            # Eq. 5: g = softmax(z)
             return RouterOutput(logits, logits.softmax(-1), embedding)
 
     def _pooled(self, *parts: Tensor) -> Tensor:
@@ -130,7 +131,8 @@ class Router(nn.Module):
 def route(router: Router, batches: Sequence[Sequence[Tensor]]) -> RouterOutput:
     """Route batches that differ in image size, one after the other; the outputs are joined in their order.
 
-    A batch may be in parts, (n, channels, y, x) each, that differ in n.
+    A batch may be in parts, (n, channels, y, x) each, that differ in n. With `standardise`, each size is normalised by
+    itself, so not over the whole router batch where cached inputs have another size than the samples.
     """
     outputs = [router(*parts) for parts in batches]
     return RouterOutput(*[torch.cat(fields) for fields in zip(*outputs, strict=True)])

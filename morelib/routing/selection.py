@@ -26,9 +26,9 @@ def select_top_k(
     scores = gates.detach()
     if isinstance(tau, Tensor) or tau > 0:
         noise = torch.randn(scores.shape, generator=generator, dtype=scores.dtype, device=scores.device)
-        # Eq. 8: noise enters the selection only
+        # Eq. 8: g + tau eps; noise enters the selection only
         scores = scores + tau * noise
-    # A stable sort breaks ties by index; torch.topk does not promise to.
+    # Eq. 6: TopK. A stable sort breaks ties by index; torch.topk does not promise to.
     return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
 

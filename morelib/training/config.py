@@ -1,7 +1,6 @@
 """What a training run needs to know, apart from the network and the data."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from morelib.errors import UserError
@@ -51,17 +50,6 @@ class TrainConfig:
         for name in ("lr", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise UserError(f"training.{name} is {getattr(self, name)}; it must be positive")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "training") -> "TrainConfig":
-        """Build from a mapping such as a YAML block. Unknown keys raise UserError, naming `where`."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise UserError(
-                f"{where}: unknown key {', '.join(unknown)}; known keys are {', '.join(sorted(known))}"
-            )
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """The same settings as plain YAML and JSON types."""

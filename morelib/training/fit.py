@@ -1,6 +1,7 @@
 """The training loop: reconstruction loss plus router losses, early stopping, exact resume."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -22,9 +23,7 @@ from morelib.training.checkpoint import Checkpoint, Progress, load_weights, save
 from morelib.training.config import TrainConfig
 from morelib.training.losses import ssim_loss
 from morelib.training.processes import is_main, launch, mean_over_processes, share_buffers
-from morelib.training.step import TrainStep, compile_unets, new_optimizer, shares
-
-OnEpoch = Callable[[dict[str, Any]], None]
+from morelib.training.step import Diverged, TrainStep, compile_unets, new_optimizer, shares
 
 
 def fit(
@@ -35,7 +34,6 @@ def fit(
     folder: Path,
     *,
     show_progress: bool = True,
-    on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
     """Train `model` and leave the weights of the best epoch in it and in `folder/weights.safetensors`.
 
@@ -50,10 +48,10 @@ def fit(
         folder: receives log.jsonl (one line per epoch), weights.safetensors and resume/. A checkpoint found there is
             continued, and the result is the same as without the interruption. Several nodes must share it.
         show_progress: draw a progress bar.
-        on_epoch: called with each log line, in the main process.
 
     Raises:
-        Diverged: the loss became NaN or infinite; in all processes, whichever it happened in.
+        Diverged: the loss, of training or validation, became NaN or infinite; in all processes, whichever it happened
+            in.
         UserError: the checkpoint is damaged, or was written by another number of processes.
     """
     fabric = launch(
@@ -85,6 +83,11 @@ def fit(
             # Not the wrapped network: it would wait for processes that have fewer slices.
             with fabric.autocast():
                 val_loss = validation_loss(model.eval(), val_batches, fabric.device)
+            if not math.isfinite(val_loss):  # no later epoch would be better than one without a number
+                raise Diverged(
+                    f"validation loss {val_loss} after epoch {progress.epoch + 1};"
+                    " lower lr or clip_norm, or check the validation files"
+                )
             line = _log_line(progress, settings, val_loss)
             line["seconds"] = perf_counter() - started
             _finish_epoch(model, config, progress, val_loss, folder / "weights.safetensors")
@@ -92,8 +95,6 @@ def fit(
             if rank == 0:
                 log.write(line)
             checkpoint.save(model, optimizer, progress)
-            if on_epoch and rank == 0:
-                on_epoch(line)
     load_weights(model, folder / "weights.safetensors")
     return model.eval()
 

@@ -97,8 +97,9 @@ def share_buffers(model: nn.Module) -> None:
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean over all processes, the same in each; `values` itself in one."""
+    """The mean over all processes, the same in each; `values` itself in one. `values` stay what they are."""
     if not dist.is_initialized():
         return values
-    dist.all_reduce(values)
-    return values / dist.get_world_size()
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

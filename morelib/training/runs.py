@@ -12,7 +12,7 @@ from morelib.files import write_text
 from morelib.nn import Unrolled, build_model
 from morelib.training.checkpoint import load_weights
 from morelib.training.config import TrainConfig
-from morelib.training.fit import OnEpoch, fit
+from morelib.training.fit import fit
 from morelib.training.processes import is_main, launch, main_first
 
 
@@ -26,7 +26,6 @@ def train(
     *,
     about: dict[str, Any] | None = None,
     show_progress: bool = True,
-    on_epoch: OnEpoch | None = None,
 ) -> Unrolled:
     """Build a network, train it, and leave a run folder that `load_run` understands.
 
@@ -35,7 +34,7 @@ def train(
 
     Args:
         model_name, model_options: for `build_model`.
-        train_set, val_set, config, show_progress, on_epoch: see `fit`.
+        train_set, val_set, config, show_progress: see `fit`.
         about: further plain values for config.yaml, such as masks and data.
 
     Raises:
@@ -58,7 +57,7 @@ def train(
             write_text(path, yaml.safe_dump(values, sort_keys=False))
     torch.manual_seed(config.seed)
     model = build_model(model_name, **model_options)
-    fit(model, train_set, val_set, config, folder, show_progress=show_progress, on_epoch=on_epoch)
+    fit(model, train_set, val_set, config, folder, show_progress=show_progress)
     return model
 
 

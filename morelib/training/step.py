@@ -22,7 +22,7 @@ from morelib.training.processes import mean_over_processes
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number. The message names the volume and the slice it happened on."""
+    """The loss is no longer a number. In training the message names the volume and the slice it happened on."""
 
 
 class TrainStep:

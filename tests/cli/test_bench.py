@@ -60,7 +60,7 @@ def test_a_gpu_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str])
 def test_after_an_interruption_the_rows_so_far_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: Any) -> Iterator[Row]:
+    def interrupted(*_: Any, **__: Any) -> Iterator[Row]:
         yield Row("one that was measured", "another", FASTER, 2.0)
         raise KeyboardInterrupt
 

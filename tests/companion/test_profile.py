@@ -73,7 +73,8 @@ def test_the_paper_profile_is_the_paper() -> None:
         ("knee: random, ", "", "key mask.knee is missing"),
         ("cascades: 3", "cascades: three", "model.cascades is 'three'; it must be of type int"),
         ("widths: [8, 12, 16, 20]", "widths: 8", "model.widths is 8; it must be a list"),
-        ("epochs:", "epoch:", "training: unknown key epoch"),
+        ("epochs:", "epoch:", "unknown key training.epoch; known keys are epochs, lr, "),
+        ("lr: 1.0e-3", "lr: 1e-3", "training.lr is '1e-3'; it must be of type float"),  # a string, says YAML
         ("{volumes_per_category: 6, ", "{", "key data.phantom.volumes_per_category is missing"),
         ("  phantom:", "  phantoms:", "unknown key data.phantoms"),
         ("description:", "description: {:", "not valid YAML"),

@@ -18,6 +18,7 @@ from morelib.evaluation.cost import (
 from morelib.nn import build_model
 from morelib.nn.checkpointing import run
 from morelib.nn.count import count_parameters
+from morelib.nn.more import routings
 
 SIZE = {"cascades": 2, "widths": (4, 6), "sens_widths": (4, 6)}
 
@@ -97,7 +98,25 @@ def test_training_holds_more_than_a_forward_pass(fastmri_files: Path, name: str)
     # A forward pass forgets each cascade; a training step keeps all.
     assert more_forward == forward
     assert more_training > 1.3 * training
-    assert not deep.training and all(p.grad is None for p in deep.parameters())
+    assert all(p.grad is None for p in deep.parameters())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_measuring_leaves_the_network_as_it_was(fastmri_files: Path, training: bool) -> None:
+    """Running statistics and cached inputs too, which a pass in training changes."""
+    first, second, *_ = SliceDataset(find_volumes(fastmri_files), acceleration=3, center_fraction=0.15)
+    model = build_model("more", **SIZE, preset="robust", cached_inputs=2)
+    seen = collate([first])
+    model(seen.kspace, seen.mask)
+    model.train(training)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    cached = [[entry.clone() for entry in routing.cache.state()] for routing in routings(model)]
+    memory_of_passes(model, collate([second]))
+    assert model.training == training
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    for routing, before in zip(routings(model), cached, strict=True):
+        assert len(before) == 1
+        torch.testing.assert_close(routing.cache.state(), before, rtol=0, atol=0)
 
 
 def test_all_costs_of_a_network_at_once(fastmri_files: Path) -> None:

@@ -7,8 +7,7 @@ from fastmri.models import VarNet
 from torch import Tensor
 
 from morelib.nn import build_model, load_fastmri_state
-from morelib.nn.sensitivity import find_acs
-from morelib.physics.masks import acs_columns
+from morelib.physics.masks import acs_columns, find_acs
 
 
 def _kspace_and_mask(batch: int, coils: int, height: int, width: int, n_acs: int) -> tuple[Tensor, Tensor]:
@@ -52,6 +51,14 @@ def test_output_equals_fastmri_to_double_precision() -> None:
     kspace = kspace.to(torch.complex128)
     expected = theirs.double()(torch.view_as_real(kspace), mask[..., None])
     assert (ours.double()(kspace, mask).image - expected).norm() / expected.norm() < 1e-12
+
+
+@pytest.mark.parametrize("name", ["more", "promptmr_plus", "image_unet"])
+def test_another_network_is_refused_in_one_line(name: str) -> None:
+    with torch.device("meta"):
+        model = build_model(name)
+    with pytest.raises(TypeError, match=r"^fastMRI's VarNet has the weights of an e2e_varnet"):
+        load_fastmri_state(model, {})
 
 
 def test_parameter_counts_of_the_published_networks() -> None:

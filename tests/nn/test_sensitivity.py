@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morelib.nn.sensitivity import SensitivityNetwork, interpolate
-from morelib.physics.fourier import centre_crop, fft2c, ifft2c
+from morelib.physics.fourier import crop_kspace, fft2c, ifft2c
 from morelib.physics.masks import acs_columns
 from morelib.physics.sense import rss
 
@@ -48,6 +48,18 @@ def test_maps_at_acs_resolution_have_the_size_of_the_image_and_unit_norm(size: t
     torch.testing.assert_close(rss(maps), torch.ones(2, *size, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("size", [(40, 41), (132, 133), (133, 134), (134, 132), (136, 372)])
+def test_maps_at_acs_resolution_have_no_phase_that_the_coils_have_not(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a U-Net that changes nothing. A quarter of these sizes is even or odd, as the sizes are."""
+    network, coils = _network(resolution="acs"), torch.tensor([1, 1j, -2, 0.5])[:, None, None]
+    monkeypatch.setattr(network, "_maps", lambda images: images)
+    mask = acs_columns(size[1], torch.tensor([8]))
+    maps = network(fft2c(coils.to(torch.complex128).expand(1, 4, *size)) * mask, mask)
+    torch.testing.assert_close(maps, (coils / coils.abs().square().sum().sqrt()).to(maps).expand_as(maps))
+
+
 def test_a_dead_coil_has_no_map_at_either_resolution() -> None:
     kspace, mask = _data(64, 150)
     kspace[:, 2] = 0
@@ -77,7 +89,7 @@ def test_smooth_maps_survive_the_low_resolution() -> None:
     size = (96, 128)
     y, x = torch.meshgrid(*(torch.linspace(-1, 1, n, dtype=torch.float64) for n in size), indexing="ij")
     image = torch.exp(-3 * (y**2 + x**2)).to(torch.complex128)[None]
-    cropped = centre_crop(fft2c(image), (32, 32))
+    cropped = crop_kspace(fft2c(image), (32, 32))
     scale = (32 * 32 / (96 * 128)) ** 0.5  # orthonormal transforms of different lengths
     error = interpolate(scale * ifft2c(cropped), size) - image
     assert error[:, 6:-6, 6:-6].abs().max() < 0.01

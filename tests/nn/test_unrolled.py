@@ -121,7 +121,7 @@ def _plainly(model: Unrolled, kspace: Tensor, mask: Tensor) -> Tensor:
     sense = SenseOperator(maps, torch.ones_like(mask))
     current = kspace
     for cascade in model.cascades:
-        denoised, _, memory = cascade(sense.H(current), Context(memory=memory))
+        denoised, _, memory = cascade.denoiser(sense.H(current), Context(memory=memory))
         current = kspace_step(current, kspace, mask, cascade.eta) - sense(denoised)
     return rss(ifft2c(current))
 

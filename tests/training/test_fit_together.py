@@ -66,9 +66,11 @@ class DiesAt(SliceDataset):
 
 
 class Poisoned(SliceDataset):
+    """Its targets are not numbers, and its volumes say so."""
+
     def __getitem__(self, item: int) -> Slice:
         good = super().__getitem__(item)
-        return replace(good, target=torch.full_like(good.target, torch.nan))
+        return replace(good, target=torch.full_like(good.target, torch.nan), volume=f"poisoned {good.volume}")
 
 
 def run(
@@ -105,9 +107,9 @@ def flat(value: Any) -> list[float]:
         ("e2e_varnet", SMALL),
         ("more", ROUTED),
         ("more", ROUTED | {"top_k": 2, "cached_inputs": 4, "checkpointing": True}),
-        ("hifi_mamba_v2", PIXELS),
+        ("hifi_mamba_v2", PIXELS | {"blocks": 2, "checkpointing": True}),
     ],
-    ids=["dense", "routed", "cached and checkpointed", "pixels"],
+    ids=["dense", "routed", "cached and checkpointed", "pixels, checkpointed"],
 )
 def test_two_processes_are_one_with_twice_the_batch(
     name: str, options: dict[str, Any], pair: Pair, volumes: Volumes, tmp_path: Path
@@ -176,7 +178,7 @@ def test_all_stop_when_one_diverges_and_name_its_slice(pair: Pair, volumes: Volu
     first, second = pair(run, volumes, tmp_path, CONFIG, "more", ROUTED, 1000, 1)
     assert isinstance(first, Diverged) and isinstance(second, Diverged)
     assert str(first) == str(second)
-    assert str(second).startswith("loss nan, gradient norm nan on ")
+    assert str(second).startswith("loss nan, gradient norm nan on poisoned ")
     alone = pair(run, volumes, tmp_path / "other", replace(CONFIG, epochs=1))
     assert len(alone[0]) == 1  # the processes still understand each other
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from morelib.companion.figures.style import COLOURS, layout
 from morelib.evaluation.tables import category_name
-from morelib.nn.more import MoreDenoiser
+from morelib.nn.more import MoreDenoiser, denoisers_of
 from morelib.nn.unrolled import Unrolled
 from morelib.routing.router import Crop, router_input
 from morelib.routing.selection import select_top_k
@@ -156,9 +156,8 @@ def parameter_bars(denoiser: MoreDenoiser) -> go.Figure:
 
 def draw_gates(model: Unrolled) -> Unrolled:
     """Give every router a random W. It starts at zero, where all gates are equal and nothing is chosen for a reason."""
-    for module in model.modules():
-        if isinstance(module, MoreDenoiser):
-            nn.init.normal_(module.router.gate.weight)
+    for denoiser in denoisers_of(model):
+        nn.init.normal_(denoiser.router.gate.weight)
     return model
 
 

@@ -42,6 +42,7 @@ def cg_sense(sense: HybridSense, zero_filled: Tensor, weight: float, iterations:
 
     Source: Pruessmann et al., MRM 46 (2001) 638.
     """
+    # Eq. 1 with lambda Psi(x) = weight / 2 ||x||^2
     return conjugate_gradients(lambda x: sense.gram(x) + weight * x, zero_filled, iterations)
 
 
@@ -54,6 +55,7 @@ def tv_sense(sense: HybridSense, zero_filled: Tensor, weight: float, iterations:
 
     Source: Boyd et al., Found. Trends Mach. Learn. 3 (2011) 1; TV: Rudin, Osher and Fatemi, Physica D 60 (1992) 259.
     """
+    # Eq. 1 with lambda Psi(x) = weight TV(x)
     penalty = weight / _SHRINK
 
     def normal(x: Tensor) -> Tensor:
@@ -82,11 +84,6 @@ def gradient_adjoint(differences: Tensor) -> Tensor:
     """Adjoint of `gradient`: minus the divergence."""
     along_y, along_x = differences.unbind(1)
     return along_y - along_y.roll(-1, -2) + along_x - along_x.roll(-1, -1)
-
-
-def total_variation(image: Tensor) -> Tensor:
-    """Isotropic total variation of each image, (batch,)."""
-    return _length(gradient(image)).sum((-2, -1))
 
 
 def shrink(differences: Tensor, by: float) -> Tensor:

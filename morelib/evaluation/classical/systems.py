@@ -8,9 +8,9 @@ from torch import Tensor
 from morelib.errors import UserError
 from morelib.evaluation.classical.solvers import cg_sense, tv_sense
 from morelib.nn import Reconstruction
-from morelib.nn.sensitivity import find_acs
 from morelib.physics.espirit import espirit_maps
 from morelib.physics.hybrid import HybridSense, coil_images
+from morelib.physics.masks import find_acs
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from morelib.nn.hifi_mamba.experts import ExpertBank, SharedRoutedExperts
 from morelib.nn.hifi_mamba.layers import ChannelAttention, DropPath, GlobalContext, InvertedBottleneck
 from morelib.nn.hifi_mamba.pyramid import LaplacianPyramid
 from morelib.nn.hifi_mamba.state_space import GuidedStateSpace
-from morelib.routing.pixel import PixelRouting
+from morelib.routing.pixel import PixelChoice
 
 
 class HifiMambaBlock(nn.Module):
@@ -20,7 +20,7 @@ class HifiMambaBlock(nn.Module):
         state, dropout: see `GuidedStateSpace`.
         drop_path: see `DropPath`.
 
-    `forward` maps (batch, y, x, width) to the same shape and the routing of the block.
+    `forward` maps (batch, y, x, width) to the same shape and what each pixel chose.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class HifiMambaBlock(nn.Module):
         self.attention = ChannelAttention(width)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, PixelRouting]:
+    def forward(self, x: Tensor) -> tuple[Tensor, PixelChoice]:
         context = self.context(x)
         high, low = context.movedim(-1, 1).chunk(2, 1)
         # The low stream gives up its high frequencies; the high stream takes them as far as they agree with its own.
@@ -52,5 +52,5 @@ class HifiMambaBlock(nn.Module):
         pixels_low = self.scan(self.norm_low(pixels_low), self.norm_high(pixels_high))
         pixels_high = self.refine_output(high).movedim(1, -1)
         fused = self.fuse(torch.cat([context, pixels_high, pixels_low], -1))
-        fused, routing = self.experts(fused)
-        return x + self.drop_path(self.attention(fused)), routing
+        fused, choice = self.experts(fused)
+        return x + self.drop_path(self.attention(fused)), choice

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from morelib.routing.pixel import PixelRouting, balance_loss, choose, dispatch
+from morelib.routing.pixel import PixelChoice, choose, dispatch
 
 
 class ExpertBank(nn.Module):
@@ -27,8 +27,8 @@ class SharedRoutedExperts(nn.Module):
         channels: width.
         bank: the experts; may be the same in several blocks. The router is the block's own.
 
-    `forward` maps (batch, y, x, channels) to the same shape and the routing of this block: gates
-    (batch, y, x, experts), selected (batch, y, x), balance. No capacity limit: no pixel is dropped.
+    `forward` maps (batch, y, x, channels) to the same shape and what each pixel chose. No capacity limit: no pixel is
+    dropped.
     """
 
     waits_for_values = True  # how many pixels each expert receives, see `morelib.nn.graphs.recordable`
@@ -38,7 +38,7 @@ class SharedRoutedExperts(nn.Module):
         self.bank = bank
         self.router = nn.Linear(channels, len(bank.routed))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, PixelRouting]:
+    def forward(self, x: Tensor) -> tuple[Tensor, PixelChoice]:
         tokens = x.flatten(0, 2)
         # Not in a short format under autocast: rounded gates tie, and ties all go to one expert.
         with torch.autocast(x.device.type, enabled=False):
@@ -46,4 +46,4 @@ class SharedRoutedExperts(nn.Module):
         routed = dispatch(self.bank.routed, tokens, selected, weight)
         gates, selected = gates.unflatten(0, x.shape[:3]), selected.unflatten(0, x.shape[:3])
         output = self.bank.shared(x) + routed.view_as(x)
-        return output, PixelRouting(gates, selected, balance_loss(gates, selected))
+        return output, PixelChoice(gates, selected)

@@ -12,7 +12,7 @@ from morelib.nn.hifi_mamba.block import HifiMambaBlock
 from morelib.nn.hifi_mamba.experts import ExpertBank
 from morelib.nn.hifi_mamba.state_space import GuidedStateSpace
 from morelib.nn.sensitivity import SensitivityNetwork
-from morelib.nn.unrolled import Consistency, Context, Denoised, Unrolled
+from morelib.nn.unrolled import Context, Denoised, Unrolled
 from morelib.routing.pixel import stack_routings
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -20,8 +20,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     # The published code: experts of its own in each block. 6,913,996; its 7.141 M hold some that never act.
     "official": {"share_experts_across_depth": False, "zero_init": False},
-    # Small enough to train within a minute or two on two CPU cores.
-    "smoke": {"cascades": 3, "blocks": 1, "width": 32, "state": 4, "drop_path": 0.0, "dropout": 0.0},
 }
 
 
@@ -82,12 +80,12 @@ class HifiMambaDenoiser(nn.Module):
         features = self.embed_norm(patches.movedim(1, -1))
         if memory is not None:
             features = memory.features + features
-        routings = []
+        choices = []
         for block in self.blocks:
-            features, routing = activations.run(self.checkpointing, block, features)
-            routings.append(routing)
+            features, choice = activations.run(self.checkpointing, block, features)
+            choices.append(choice)
         pixels = self._leave(self.readout(self.norm(features)), image.shape[-2:])
-        return Denoised(pixels * scale, stack_routings(routings), Memory(features, scale))
+        return Denoised(pixels * scale, stack_routings(choices), Memory(features, scale))
 
     def _enter(self, image: Tensor) -> Tensor:
         """Complex (batch, y, x) to real (batch, 2, y', x'), padded with zeros below and on the right."""
@@ -133,7 +131,6 @@ def hifi_mamba_v2(
     dropout: float = 0.1,
     sens_widths: Sequence[int] = (8, 16, 32, 64, 128),
     zero_init: bool = True,
-    consistency: Consistency = "hard",
     checkpointing: bool = False,
 ) -> Unrolled:
     """HiFi-MambaV2: `cascades` groups of blocks with data consistency after each.
@@ -155,7 +152,6 @@ def hifi_mamba_v2(
         sens_widths: widths of the sensitivity network.
         zero_init: start with the readouts at zero (the first image is then the zero-filled one), so that compared
             networks start alike. False as published.
-        consistency: `hard`, as published, or see `morelib.nn.unrolled.Unrolled`.
         checkpointing: compute activations again in the backward pass, block by block, instead of keeping them.
     """
     shared_bank = ExpertBank(width, n_experts) if share_experts_across_depth else None
@@ -177,4 +173,4 @@ def hifi_mamba_v2(
         HifiMambaDenoiser(group(first), width, patch, first + blocks == n_blocks, zero_init, checkpointing)
         for first in range(0, n_blocks, blocks)
     )
-    return Unrolled(denoisers, CoilMaps(sens_widths), consistency)
+    return Unrolled(denoisers, CoilMaps(sens_widths), "hard")
