@@ -1,7 +1,7 @@
 """Which phase-encode columns are sampled: fastMRI's masks under names that say what they do.
 
 fastMRI's `equispaced` at a nominal 8x is really 6.2x at 368 columns, because its centre comes on top. Here
-every mask carries its true acceleration, and the kinds that overshoot say so in their name.
+every mask carries its net acceleration, and the kinds that overshoot say so in their name.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ MASKS: Final = {
 
 @dataclass(frozen=True)
 class Mask:
-    """`mask` bool (width,), `n_acs` centre columns, true `acceleration` = acquired / sampled columns."""
+    """`mask` bool (width,), `n_acs` centre columns, net `acceleration` = acquired / sampled columns."""
 
     mask: Tensor
     n_acs: int

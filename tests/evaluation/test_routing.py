@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from morelib.companion.figures.routing import draw_gates
 from morelib.data import SliceDataset, find_volumes
 from morelib.evaluation import ZeroFilled
 from morelib.evaluation.routing import (
@@ -55,6 +56,13 @@ def test_the_control_sees_the_same_inputs(fastmri_files: Path, shared_router: bo
     assert control.embedding.shape == own.embedding.shape
     assert not torch.allclose(control.embedding, own.embedding)
     assert collect_routing(model, dataset).embedding.equal(own.embedding)  # nothing stays behind
+    # A fresh W is zero: equal gates, the first experts for every slice, a choice that says nothing.
+    assert control.gates.std(-1).max() == 0
+    assert control.selected.unique().tolist() == [0, 1]
+    drawn = collect_control(model, draw_gates(other), dataset)
+    torch.testing.assert_close(drawn.embedding, control.embedding)
+    assert drawn.gates.std(-1).min() > 0 and drawn.gates.std(1).max() > 0
+    assert not torch.equal(drawn.selected.sort(-1).values, control.selected.sort(-1).values)
 
 
 def test_a_network_without_router_is_refused(fastmri_files: Path) -> None:

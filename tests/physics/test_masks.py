@@ -1,4 +1,4 @@
-"""Masks are fastMRI's, tell their true acceleration, and fail in one line."""
+"""Masks are fastMRI's, tell their net acceleration, and fail in one line."""
 
 import pytest
 import torch
