@@ -1,6 +1,7 @@
 """The committed manifests are what the rules draw, and keep what the rules promise."""
 
 import csv
+import runpy
 from collections import Counter
 from pathlib import Path
 
@@ -169,3 +170,11 @@ def test_the_catalogue_is_complete_and_names_what_is_there(tmp_path: Path) -> No
     (tmp_path / "data_manifests" / "datasets.yaml").write_text("mine: {title: Mine}\n")
     with pytest.raises(UserError, match="mine needs exactly the keys"):
         load_datasets(tmp_path)
+
+
+def test_the_script_that_derived_the_phantom_s_assets_still_draws_its_protocols(tmp_path: Path) -> None:
+    pytest.importorskip("nrrd")  # comes with the extra `dev` only
+    script = runpy.run_path(str(FOLDER / "derive_anatomy.py"))
+    script["write_protocols"](FOLDER / FASTMRI_TABLE, tmp_path / "protocols.csv")
+    shipped = ROOT / "morelib" / "data" / "phantom" / "assets" / "protocols.csv"
+    assert (tmp_path / "protocols.csv").read_bytes() == shipped.read_bytes()
