@@ -74,15 +74,13 @@ def _m4raw_row(name: str, split: str) -> Row:
 # The rules. Each takes rows with the official splits, in any order, and returns those of one manifest.
 
 
-def draw_training(
-    rows: Iterable[Row], counts: Mapping[str, int] = TRAIN_VOLUMES, seed: int = SEED
-) -> list[Row]:
-    """A stratified random sample of the official training set: `counts` volumes of each category.
+def draw_training(rows: Iterable[Row]) -> list[Row]:
+    """A stratified random sample of the official training set: TRAIN_VOLUMES of each category.
 
     Raises UserError where there are fewer.
     """
-    groups, rng, drawn = _by_category(rows, "train"), np.random.default_rng(seed), []
-    for category, count in counts.items():
+    groups, rng, drawn = _by_category(rows, "train"), np.random.default_rng(SEED), []
+    for category, count in TRAIN_VOLUMES.items():
         group = groups.get(category, [])
         if len(group) < count:
             raise UserError(
