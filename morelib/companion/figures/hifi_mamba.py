@@ -17,7 +17,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor, nn
 
 from morelib.companion.figures.images import Panel, image_grid
-from morelib.companion.figures.style import COLOURS, SYSTEM_NAMES, layout
+from morelib.companion.figures.style import COLOURS, layout, system_name
 from morelib.companion.figures.training import Log
 from morelib.data.batches import Batch, collate
 from morelib.data.dataset import SliceDataset
@@ -272,7 +272,7 @@ def quality_table(settings: Mapping[str, Mapping[str, Sequence[VolumeScore]]], c
             mean = means_by_category(scores)[ALL]
             name = f"{setting}\nnet {mean.acceleration:.1f}×, {mean.n_volumes} volumes"
             cells = (f"{mean.psnr:.2f}", f"{100 * mean.ssim:.2f}", f"{mean.nmse:.4f}", "not available")
-            rows.append((name, SYSTEM_NAMES.get(system, system), *cells))
+            rows.append((name, system_name(system), *cells))
     return Table(("setting", "", "PSNR (dB)", "SSIM (%)", "NMSE", "published"), tuple(rows), caption)
 
 
