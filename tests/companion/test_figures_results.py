@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from morelib.companion.figures.embeddings import tsne_figure, usage_figure
-from morelib.companion.figures.images import Panel, image_grid
+from morelib.companion.figures.images import Panel, image_grid, montage
 from morelib.companion.figures.results import gain_by_volume, reconstruction_figure
 from morelib.companion.figures.style import SYSTEM_COLOURS, SYSTEM_NAMES, system_name
 from morelib.companion.figures.training import (
@@ -118,6 +118,13 @@ def test_grid_scales_to_the_panel_or_its_percentile() -> None:
     figure = image_grid([[Panel(image), Panel(image, vmax=50.0), None]])
     scales = [axis.images[0].get_clim()[1] for axis in figure.axes[:2]]
     assert scales == [pytest.approx(np.percentile(image, 99.5)), 50.0]
+
+
+@pytest.mark.parametrize(("panels", "places"), [(0, 0), (1, 4), (4, 4), (7, 8)])
+def test_a_montage_takes_any_number_of_panels(panels: int, places: int) -> None:
+    figure = montage([Panel(np.ones((4, 5)))] * panels)
+    assert len(figure.axes) == places
+    assert sum(len(axis.images) for axis in figure.axes) == panels
 
 
 def _routing() -> CollectedRouting:
