@@ -14,6 +14,7 @@ Needs the extras of `pip install -e .[dev]` (nibabel, pynrrd). Writes
 import argparse
 import csv
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import nibabel as nib
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from morelib.data.phantom.anatomy import BOTTOM, LEVELS, Region
-from morelib.data.phantom.protocol import FIELDS
+from morelib.data.phantom.protocol import Protocol
 
 Mask = NDArray[np.bool_]
 Volume = NDArray[np.float32]
@@ -142,11 +143,12 @@ def decimate_knee(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def write_protocols(table: Path, out: Path) -> None:
     """Count the distinct protocols, scanners, coils and matrices together, of the volume table."""
+    names = [field.name for field in fields(Protocol)]
     with table.open(newline="") as file:
-        counts = Counter(tuple(row[name] for name in FIELDS) for row in csv.DictReader(file))
+        counts = Counter(tuple(row[name] for name in names) for row in csv.DictReader(file))
     with out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*FIELDS, "count"])
+        writer.writerow([*names, "count"])
         writer.writerows([*protocol, n] for protocol, n in sorted(counts.items()))
 
 

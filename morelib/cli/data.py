@@ -92,7 +92,7 @@ def fetch(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
 ) -> None:
     """Download a free data set, or a few of its subjects. An interrupted download goes on where it stopped."""
-    from morelib.data.fetch import LICENCE, Progress, fetch_m4raw
+    from morelib.data.fetch import LICENCE, fetch_m4raw
 
     if dataset != "m4raw":
         raise UserError(
@@ -101,14 +101,14 @@ def fetch(
     with progress_bar(in_bytes=True) as bar:
         task = bar.add_task("M4Raw", total=None)
 
-        def show(progress: Progress) -> None:
-            bar.update(task, description=progress.file, completed=progress.done, total=progress.total)
+        def show(file: str, done: int, total: int) -> None:
+            bar.update(task, description=file, completed=done, total=total)
 
-        done = fetch_m4raw(out, split=split, subjects=subjects, progress=show)
-    if done.note:
-        print(done.note)
-    print(f"{len(done.fetched)} files fetched, {len(done.kept)} were there; {LICENCE}")
-    print(done.folder)
+        report = fetch_m4raw(out, split=split, subjects=subjects, progress=show)
+    if report.note:
+        print(report.note)
+    print(f"{len(report.fetched)} files fetched, {len(report.kept)} were there; {LICENCE}")
+    print(report.folder)
 
 
 @app.command()

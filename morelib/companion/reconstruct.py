@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 
 from morelib.companion.figures.images import Panel, image_grid
-from morelib.companion.figures.style import SYSTEM_NAMES
+from morelib.companion.figures.style import system_name
 from morelib.data import SliceDataset, read_info
 from morelib.data.dataset import MASK_KINDS
 from morelib.errors import UserError
@@ -68,9 +68,7 @@ def reconstruct_file(
     grey = float(np.percentile(target[middle] if info.has_target else prediction[middle], 99.5))
     panels = [
         Panel(zero_filled[0], f"zero-filled, {net:.1f}×", grey),
-        Panel(
-            prediction[middle], f"{SYSTEM_NAMES.get(about['model'], about['model'])}, slice {middle}", grey
-        ),
+        Panel(prediction[middle], f"{system_name(about['model'])}, slice {middle}", grey),
     ]
     if info.has_target:
         error = np.abs(prediction[middle] - target[middle])

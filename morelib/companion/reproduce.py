@@ -116,13 +116,15 @@ class _RunAll:
     def key(self, chapter: Chapter) -> str:
         """Hash of everything the chapter's result depends on."""
         by_name = {other.name: other for other in self.chapters}
+        source = self.notebook(chapter).read_bytes()
+        results = self.companion.root / "book" / "results"
         return digest(
-            self.notebook(chapter).read_bytes(),
+            source,
             self.parameters,
             library_hash(),
             asdict(self.companion.profile),
             hash_folder(self.companion.root / "data_manifests"),
-            hash_folder(self.companion.root / "book" / "results"),
+            hash_folder(results) if b"recorded(" in source else None,  # how notebooks read recorded results
             self._data,
             versions(),
             device_name(),
@@ -139,7 +141,7 @@ class _RunAll:
         waiting = sorted(wanted, key=lambda chapter: -chapter.minutes)
         running: dict[Future[Outcome], Chapter] = {}
         with tempfile.TemporaryDirectory(prefix="morelib-") as sockets, ThreadPoolExecutor(jobs) as pool:
-            threads = max(1, (os.cpu_count() or 1) // jobs)
+            threads = max(1, _cores() // jobs)
             environment = kernel_environment(self.folder / "jupyter", Path(sockets), threads)
             runner = Runner(os.environ | environment)
             try:
@@ -214,3 +216,8 @@ class _RunAll:
             elif not self.page(chapter).is_file():
                 reason = f"not run yet; run: morelib reproduce --profile {self.companion.profile.reference}"
                 write_notebook(stub(self.notebook(chapter), reason), self.page(chapter))
+
+
+def _cores() -> int:
+    """How many cores this process may use: in a container or under a scheduler fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -25,7 +25,8 @@ def phantom_folder(options: PhantomData, runs: Path) -> Path:
     from morelib.data.phantom import make_phantom
 
     folder, stamp = runs / "data", runs / "data.json"
-    recipe = {"options": asdict(options), "made_by": library_hash("data/phantom")}
+    # Its bytes also depend on coils (physics) and on how boxes are written (data).
+    recipe = {"options": asdict(options), "made_by": library_hash("physics", "data")}
     if not folder.is_dir() or read_json(stamp) != recipe:
         # Made aside and renamed: notebooks started side by side never see half a data set.
         runs.mkdir(parents=True, exist_ok=True)

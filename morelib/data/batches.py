@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any, Self
 
@@ -44,21 +44,19 @@ def collate(slices: Sequence[Slice]) -> Batch:
         names = ", ".join(sorted({item.volume for item in slices}))
         raise UserError(f"{names}: slices of different shapes cannot be stacked; use a batch size of 1")
 
-    def all_of(name: str) -> Any:
-        return tuple(getattr(item, name) for item in slices)
-
-    kspaces = all_of("kspace")
+    together: dict[str, Any] = {
+        field.name: tuple(getattr(item, field.name) for item in slices) for field in fields(Slice)
+    }
+    kspaces = together["kspace"]
     return Batch(
-        kspace=torch.stack(kspaces) if len(kspaces) > 1 else kspaces[0][None],  # one needs no copy
-        mask=torch.stack(all_of("mask")),
-        n_acs=slices[0].n_acs,
-        target=torch.stack(all_of("target")),
-        max_value=torch.tensor(all_of("max_value"), dtype=torch.float32),
-        volume=all_of("volume"),
-        index=all_of("index"),
-        acquisition=all_of("acquisition"),
-        patient=all_of("patient"),
-        net_acceleration=all_of("net_acceleration"),
+        **{
+            **together,
+            "kspace": torch.stack(kspaces) if len(kspaces) > 1 else kspaces[0][None],  # one needs no copy
+            "mask": torch.stack(together["mask"]),
+            "target": torch.stack(together["target"]),
+            "max_value": torch.tensor(together["max_value"], dtype=torch.float32),
+            "n_acs": slices[0].n_acs,
+        }
     )
 
 

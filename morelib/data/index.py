@@ -13,7 +13,7 @@ from typing import Any, Self
 from morelib.data.readers import read_info, volume_paths
 from morelib.data.readers.hdf5 import stamp
 from morelib.data.volume import VolumeInfo
-from morelib.files import write_text
+from morelib.files import read_json, write_text
 
 _NAMES = [field.name for field in fields(VolumeInfo) if field.name != "path"]
 
@@ -71,15 +71,15 @@ def find_volumes(
 
 
 def _load(index: Path) -> dict[str, list[Any]]:
+    content = read_json(index)
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
         if content["made_by"] != _made_by():
             return {}
         entries = {
             key: [tuple(value) if isinstance(value, list) else value for value in entry]
             for key, entry in content["files"].items()
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError, AttributeError):
         return {}
     return entries if all(len(entry) == 2 + len(_NAMES) for entry in entries.values()) else {}
 

@@ -1,4 +1,4 @@
-"""Published data sets: their catalogue, and the rules that draw the manifests in `data_manifests/`.
+"""Published data sets: the rules that draw the manifests in `data_manifests/`.
 
 The rules take the tables that lie in the same folder (headers of every fastMRI volume, names of M4Raw's files).
 `morelib data manifest` applies them all and gives the same bytes again.
@@ -7,11 +7,10 @@ The rules take the tables that lie in the same folder (headers of every fastMRI 
 import csv
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from morelib.data.manifest import Row, manifest_text
 from morelib.data.readers.fastmri import M4RAW_NAME
@@ -26,39 +25,6 @@ HALVES = {"val": 0.5, "test": 0.5}
 # The names of these sets' files are not published apart from the data; `morelib data index` fills the template.
 TEMPLATES = ("cc359", "acdc", "prostate158", "ismrmrd")
 FASTMRI_TABLE, M4RAW_TABLE = "fastmri_volumes.csv", "m4raw_files.csv"
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """An entry of `datasets.yaml`: what a data set is, where it comes from and on which terms."""
-
-    key: str
-    title: str
-    what: str
-    anatomy: str
-    coils: str
-    kspace: str  # MEASURED or SIMULATED, of morelib.data.volume
-    where: str
-    registration: bool
-    licence: str
-    citation: str
-    folders: str
-    reader: str  # the module of morelib.data.readers
-    manifests: tuple[str, ...]
-
-
-def load_datasets(root: Path | str) -> list[Dataset]:
-    """The catalogue in `root`/data_manifests. Raises UserError where it is missing or incomplete."""
-    path = Path(root) / "data_manifests" / "datasets.yaml"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give the repository's folder")
-    names = {field.name for field in fields(Dataset)} - {"key"}
-    datasets = []
-    for key, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-        if set(values) != names:
-            raise UserError(f"{path}: {key} needs exactly the keys {', '.join(sorted(names))}; correct it")
-        datasets.append(Dataset(**{"key": key, **values, "manifests": tuple(values["manifests"])}))
-    return datasets
 
 
 def make_manifests(folder: Path | str) -> dict[str, str]:
@@ -108,15 +74,13 @@ def _m4raw_row(name: str, split: str) -> Row:
 # The rules. Each takes rows with the official splits, in any order, and returns those of one manifest.
 
 
-def draw_training(
-    rows: Iterable[Row], counts: Mapping[str, int] = TRAIN_VOLUMES, seed: int = SEED
-) -> list[Row]:
-    """A stratified random sample of the official training set: `counts` volumes of each category.
+def draw_training(rows: Iterable[Row]) -> list[Row]:
+    """A stratified random sample of the official training set: TRAIN_VOLUMES of each category.
 
     Raises UserError where there are fewer.
     """
-    groups, rng, drawn = _by_category(rows, "train"), np.random.default_rng(seed), []
-    for category, count in counts.items():
+    groups, rng, drawn = _by_category(rows, "train"), np.random.default_rng(SEED), []
+    for category, count in TRAIN_VOLUMES.items():
         group = groups.get(category, [])
         if len(group) < count:
             raise UserError(

@@ -31,18 +31,21 @@ class Volume(Protocol):
 V = TypeVar("V", bound=Volume)
 FRACTIONS: Mapping[str, float] = {"train": 0.5, "val": 0.25, "test": 0.25}
 
-# Folders in which data sets publish their own division: fastMRI and M4Raw, CC359, ACDC, Prostate158.
+# Folders in which data sets publish their own division, with all below them: fastMRI and M4Raw, Prostate158.
 OFFICIAL_FOLDERS = {
     "multicoil_train": "train",
     "multicoil_val": "val",
     "multicoil_test": "test",
     "multicoil_test_full": "test",
-    "Train": "train",
-    "Val": "val",
-    "training": "train",
-    "testing": "test",
     "prostate158_train": "train",
     "prostate158_test": "test",
+}
+# CC359 and ACDC have names that any folder may have: they count for files that lie in them as in these data sets.
+OFFICIAL_FILES = {
+    "Train/*.h5": "train",
+    "Val/*.h5": "val",
+    "training/patient*/*": "train",
+    "testing/patient*/*": "test",
 }
 # Prostate158 lists its validation volumes beside them instead.
 OFFICIAL_LIST = "valid.csv"
@@ -161,8 +164,9 @@ def official_split(
 
 
 def official_part(path: Path) -> str | None:
-    """`train`, `val` or `test`: what the nearest folder above is called or lists. None without an official folder."""
-    return _part_of_folder(path.parent)
+    """`train`, `val` or `test`: what the folders above are called or list. None without an official folder."""
+    parts = (part for pattern, part in OFFICIAL_FILES.items() if path.match(pattern))
+    return next(parts, None) or _part_of_folder(path.parent)
 
 
 @lru_cache(maxsize=65536)

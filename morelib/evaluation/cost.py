@@ -120,7 +120,7 @@ def peak_memory(work: Callable[[], object], device: torch.device | str = "cpu") 
         work()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    with _LiveStorages() as storages:
+    with LiveStorages() as storages:
         work()
     return storages.peak
 
@@ -150,8 +150,8 @@ def memory_of_passes(model: nn.Module, batch: Batch, device: torch.device | str 
     return inference, peak_memory(step, device)
 
 
-class _LiveStorages(TorchDispatchMode):
-    """Counts the bytes of storages that operators make, until each is freed; `peak` is the most there were."""
+class LiveStorages(TorchDispatchMode):
+    """Counts the bytes of storages that operators make, until each is freed: `live` now, `peak` at most."""
 
     def __init__(self) -> None:
         super().__init__()

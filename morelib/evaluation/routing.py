@@ -38,7 +38,7 @@ class CollectedRouting:
         """The slices of `brain` or of `knee` (acquisitions that begin with AX or with COR)."""
         prefix = {"brain": "AX", "knee": "COR"}[anatomy]
         keep = [i for i, name in enumerate(self.acquisition) if name.startswith(prefix)]
-        rows = torch.tensor(keep)
+        rows = torch.tensor(keep, dtype=torch.int64)
         return CollectedRouting(
             self.gates[:, rows],
             self.selected[:, rows],

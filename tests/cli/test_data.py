@@ -229,9 +229,11 @@ def test_fetch_passes_on_what_was_asked_and_shows_what_came(
         out: Path, *, split: str, subjects: int | None, progress: Callable[..., None]
     ) -> fetch.FetchReport:
         asked.update(out=out, split=split, subjects=subjects)
-        progress(fetch.Progress("2022061203_T101.h5", 5, 10))
+        progress("2022061203_T101.h5", 5, 10)
         folder = out / f"multicoil_{split}"
-        return fetch.FetchReport(folder, "some.zip", "", (folder / "x.h5",), (), ("2022061203",), 1, subjects)
+        return fetch.FetchReport(
+            folder, (folder / "x.h5",), (), "3 subjects asked for, some.zip has 1: all were taken"
+        )
 
     monkeypatch.setattr(fetch, "fetch_m4raw", fetch_m4raw)
     assert run("fetch", "m4raw", tmp_path / "out", "--subjects", 3) == 0

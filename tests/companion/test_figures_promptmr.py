@@ -11,6 +11,7 @@ from morelib import build_model
 from morelib.companion.figures import promptmr as figures
 from morelib.data import SliceDataset, collate, find_volumes
 from morelib.data.batches import Batch
+from morelib.evaluation.cost import LiveStorages
 from morelib.nn import Unrolled
 from tests.nn.small import PROMPTMR_PLUS
 
@@ -142,12 +143,8 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(batch: Batch) -> 
 
 def test_memory_counts_what_is_alive_and_nothing_else() -> None:
     x = torch.ones(8, 8, requires_grad=True)
-    with figures._Memory() as memory:
+    with LiveStorages() as storages:
         y = (x.view(64) + 1).square().sum()
-
-    def alive() -> int:
-        return sum(size for block, size in memory.blocks.values() if not block.expired())
-
-    assert alive() == 64 * 4 + 4  # what `square` was given, and the sum; not x, not the squares
+    assert storages.live == 64 * 4 + 4  # what `square` was given, and the sum; not x, not the squares
     del y
-    assert alive() == 0
+    assert storages.live == 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from morelib.companion.figures.embeddings import tsne_figure, usage_figure
-from morelib.companion.figures.images import Panel, image_grid
+from morelib.companion.figures.images import Panel, image_grid, montage
 from morelib.companion.figures.results import gain_by_volume, reconstruction_figure
 from morelib.companion.figures.style import SYSTEM_COLOURS, SYSTEM_NAMES, system_name
 from morelib.companion.figures.training import (
@@ -101,11 +101,30 @@ def test_reconstructions_stand_above_their_errors(fastmri_files: Path) -> None:
     np.testing.assert_allclose(error, np.abs(prediction - target), atol=1e-9)
 
 
+def test_acquisitions_that_the_data_lack_are_left_out(fastmri_files: Path) -> None:
+    brains = [v for v in find_volumes(fastmri_files) if v.anatomy == "brain"]
+    dataset = SliceDataset(brains, acceleration=3, center_fraction=0.2)
+    models = {"zero_filled": ZeroFilled()}
+    assert len(reconstruction_figure(models, dataset, ["CORPD_FBK", "AXT2"]).axes) == 4
+    (text,) = reconstruction_figure(models, dataset, ["CORPD_FBK"]).texts
+    assert text.get_text() == "These data have no knee-nofs."
+    no_knees = _routing().of_anatomy("knee")
+    assert not no_knees.volume
+    assert not tsne_figure({"trained": no_knees}, cascade=1).data
+
+
 def test_grid_scales_to_the_panel_or_its_percentile() -> None:
     image = np.arange(200.0).reshape(10, 20)
     figure = image_grid([[Panel(image), Panel(image, vmax=50.0), None]])
     scales = [axis.images[0].get_clim()[1] for axis in figure.axes[:2]]
     assert scales == [pytest.approx(np.percentile(image, 99.5)), 50.0]
+
+
+@pytest.mark.parametrize(("panels", "places"), [(0, 0), (1, 4), (4, 4), (7, 8)])
+def test_a_montage_takes_any_number_of_panels(panels: int, places: int) -> None:
+    figure = montage([Panel(np.ones((4, 5)))] * panels)
+    assert len(figure.axes) == places
+    assert sum(len(axis.images) for axis in figure.axes) == panels
 
 
 def _routing() -> CollectedRouting:

@@ -69,6 +69,28 @@ def test_runs_publishes_and_then_leaves_unchanged_chapters_alone(three: Path, wr
     assert not list((three / "runs").rglob("*.partial*"))
 
 
+def test_a_newly_recorded_result_runs_those_chapters_again_that_read_recorded_ones(
+    three: Path, write_notebook: Write
+) -> None:
+    write_notebook("01_a", "def recorded(name): print(name)", "recorded('table_1')")
+    run(three)
+    (three / "book" / "results" / "cpu").mkdir(parents=True)
+    (three / "book" / "results" / "cpu" / "table_1.json").write_text("{}")
+    assert statuses(three) == "done unchanged unchanged"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
+def test_kernels_share_the_cores_that_this_process_may_use(three: Path, write_notebook: Write) -> None:
+    write_notebook("02_b", "import os\nprint('threads:', os.environ['OMP_NUM_THREADS'])")
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        run(three, only=["02"], jobs=1)
+    finally:
+        os.sched_setaffinity(0, mine)
+    assert "threads: 1\\n" in page(three, "02_b")
+
+
 def test_a_failing_chapter_fails_alone_and_leaves_no_stale_result(three: Path, write_notebook: Write) -> None:
     run(three)
     write_notebook("02_b", "print('reached')", "raise ValueError('broken on purpose')", "print('never')")

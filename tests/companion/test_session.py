@@ -1,14 +1,15 @@
 """`Companion`: data on demand, splits, training runs that are current, stored results."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from morelib.companion import Companion
-from morelib.companion.profile import load_profile
+from morelib.companion import Companion, volumes
+from morelib.companion.profile import PhantomData, load_profile
 from morelib.companion.session import evaluation_set
-from morelib.data import shared_patients
+from morelib.data import phantom, shared_patients
 from morelib.errors import UserError
 from morelib.training import load_run
 
@@ -175,3 +176,17 @@ def test_a_phantom_is_made_once_and_again_when_its_recipe_changes(root: Path) ->
     changed = {path.name: path.read_bytes() for path in companion(root, seed=1).data.iterdir()}
     assert changed.keys() == before.keys()
     assert all(changed[name] != content for name, (_, content) in before.items())
+
+
+def test_a_recipe_covers_every_source_that_the_phantom_is_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volumes, "library_hash", lambda *rooms: list(rooms))
+    monkeypatch.setattr(phantom, "make_phantom", lambda folder, **options: folder.mkdir())
+    volumes.phantom_folder(PhantomData(1, 32, 1, 1, 0), tmp_path)
+    covered = tuple(
+        room.replace("/", ".") for room in json.loads((tmp_path / "data.json").read_text())["made_by"]
+    )
+    sources = Path(phantom.__file__).parent.glob("*.py")
+    used = {m for path in sources for m in re.findall(r"from morelib\.([\w.]+) import", path.read_text())}
+    assert {module for module in used if not module.startswith(covered)} == {"errors", "files"}

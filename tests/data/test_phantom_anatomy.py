@@ -6,7 +6,8 @@ import pytest
 from morelib.data.phantom.acquire import FINE, root_sum_of_squares, to_kspace
 from morelib.data.phantom.brain import BrainSubject
 from morelib.data.phantom.fields import TissueMap, findings
-from morelib.data.phantom.knee import KneeSubject
+from morelib.data.phantom.knee import KneeSubject, _pick
+from morelib.data.phantom.knee_template import VOXEL_MM
 from morelib.data.phantom.matrix import Matrix, square_matrix
 from morelib.data.phantom.protocol import Protocol, draw_protocol
 from morelib.data.phantom.signal import (
@@ -117,6 +118,14 @@ def test_knee_slices_hold_a_knee():
                 "SKIN", "FAT", "MUSCLE", "MARROW", "BONE", "CARTILAGE", "MENISCUS", "LIGAMENT", "FLUID",
             ):  # fmt: skip
                 assert part[Tissue[expected]] > 2e-4, expected
+
+
+@pytest.mark.parametrize(("offset", "plane"), [(0.0, 20), (90.0, 40), (30.0 * VOXEL_MM[0], 30)])
+def test_pathology_lies_near_a_slice_or_as_near_as_there_is_tissue(offset, plane):
+    where = np.zeros((60, 4, 4), bool)
+    where[20:41] = True
+    points = [_pick(np.random.default_rng(seed), where, np.array([offset])) for seed in range(20)]
+    assert all(abs(point[0] - plane * VOXEL_MM[0]) < 2 for point in points)
 
 
 def test_bounds_of_what_is_set():

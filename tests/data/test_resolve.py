@@ -156,8 +156,9 @@ def test_a_volume_in_a_folder_of_another_part_is_noted_and_the_right_place_prefe
 
 
 def test_acdc_s_validation_volumes_lie_in_its_training_folder(tmp_path: Path, write_file: Write) -> None:
-    (tmp_path / "training").mkdir()
-    write_file(tmp_path / "training" / "a.h5", "AXT2", "p")
+    patient = tmp_path / "training" / "patient001"
+    patient.mkdir(parents=True)
+    write_file(patient / "a.h5", "AXT2", "p")
     (finding,) = resolve([row("a.h5", "val")], [tmp_path]).findings
     assert finding.note == ""
 

@@ -152,7 +152,10 @@ def test_a_held_out_part_is_halved_by_patient_and_repetitions_stay_together() ->
 
 
 def test_without_an_official_validation_set_it_is_taken_from_the_training_set() -> None:
-    train, test = volumes_in("ACDC/training", range(9)), volumes_in("ACDC/testing", range(9, 12))
+    train, test = (
+        volumes_in("ACDC/training/patient001", range(9)),
+        volumes_in("ACDC/testing/patient101", range(9, 12)),
+    )
     splits = official_split(train + test)
     assert set(splits["test"]) == set(test)
     assert {name: len(patients(group)) for name, group in splits.items()} == {"train": 6, "val": 3, "test": 3}
@@ -186,6 +189,14 @@ def test_a_patient_in_two_parts_and_volumes_beside_them_are_refused() -> None:
         official_split(train + val)
     with pytest.raises(UserError, match=r"gre/.*: lies beside the folders of the official split"):
         official_split([*train, *val[3:], *volumes_in("gre", range(1))])
+
+
+@pytest.mark.parametrize("name", ["training", "testing", "Train", "Val"])
+def test_folders_that_only_happen_to_be_called_so_say_nothing_of_what_is_below(name: str) -> None:
+    assert official_part(Path("data") / name / "mine" / "a.h5") is None
+    blind = volumes_in(f"data/{name}/mine", range(8), target=False)
+    assert official_split(blind) == split_by_patient(blind)
+    assert official_part(Path("data") / name / "multicoil_val" / "a.h5") == "val"
 
 
 def test_prostate158_lists_its_validation_volumes(tmp_path: Path) -> None:

@@ -35,17 +35,14 @@ def bench_scale(
     _fill(many, files)
     index = folder / "index.json"
 
-    def start(index: Path) -> Loader:
-        return Loader(
-            SliceDataset(find_volumes(many, index), "equispaced", 4, 0.1), shuffle=True, batch_size=2
-        )
+    start = partial(_loader, many, index, batch_size=2)
 
     def first_time() -> float:
         index.unlink(missing_ok=True)
-        return seconds(lambda: start(index))
+        return seconds(start)
 
     on_part(f"start-up on {files} files")
-    took = by_turns({"first time": first_time, START: lambda: seconds(lambda: start(index))}, repeats)
+    took = by_turns({"first time": first_time, START: lambda: seconds(start)}, repeats)
     pair = took[START], took["first time"]
     yield Row(f"{START}, {files} files", "", "s", took[START], at_most=2.0, repeats=repeats)
     yield compared(f"{START}, {files} files", "the first time", pair, FASTER, repeats)
@@ -72,8 +69,9 @@ def _fill(folder: Path, files: int) -> None:
         os.link(first, folder / f"file{number:05d}.h5")
 
 
-def _loader(folder: Path, index: Path) -> Loader:
-    return Loader(SliceDataset(find_volumes(folder, index), "equispaced", 4, 0.1), shuffle=True)
+def _loader(folder: Path, index: Path, batch_size: int = 1) -> Loader:
+    dataset = SliceDataset(find_volumes(folder, index), "equispaced", 4, 0.1)
+    return Loader(dataset, shuffle=True, batch_size=batch_size)
 
 
 def _reading(loader: Loader) -> float:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
-from morelib.companion.figures.images import Panel, image_grid
+from morelib.companion.figures.images import Panel, montage
 from morelib.companion.figures.style import COLOURS, layout
 from morelib.data import CATEGORIES, VolumeInfo, read_slice
 from morelib.data.pathology import Box, read_boxes
@@ -51,7 +51,7 @@ def header_shares(
     return layout(figure, height=720)
 
 
-def pathology_montage(volumes: Sequence[VolumeInfo], columns: int = 4) -> Figure:
+def pathology_montage(volumes: Sequence[VolumeInfo]) -> Figure:
     """For each label among the boxes of `volumes` the slice where it is largest, with all its boxes there.
 
     Contrasts that show fluid, first in the order of the categories, are preferred.
@@ -63,15 +63,14 @@ def pathology_montage(volumes: Sequence[VolumeInfo], columns: int = 4) -> Figure
             same_contrast = there[0].acquisition == volume.acquisition
             if same_contrast and box.width * box.height > there[1].width * there[1].height:
                 best[box.label] = volume, box
-    panels: list[Panel | None] = []
+    panels = []
     for label, (volume, box) in best.items():
         around = [b for b in read_boxes(volume.path) if b.slice == box.slice and b.label == label]
         image = read_slice(volume, box.slice)[1]
         assert image is not None, "boxes are in pixels of the target"
         title = f"{textwrap.fill(label.replace('/', '/ '), 30)}\n{category_name(volume.acquisition)}, {volume.origin}"
         panels.append(Panel(image, title, boxes=[(b.x, b.y, b.width, b.height) for b in around]))
-    panels += [None] * (-len(panels) % columns)
-    return image_grid([panels[start : start + columns] for start in range(0, len(panels), columns)])
+    return montage(panels)
 
 
 def guess_bars(accuracy: Mapping[str, Mapping[str, float]], chance: Mapping[str, float]) -> go.Figure:

@@ -14,10 +14,12 @@ from morelib.routing.diagnostics import usage_by_label
 def tsne_figure(collected: Mapping[str, CollectedRouting], cascade: int, seed: int = 0) -> go.Figure:
     """One scatter plot per entry of `collected` (such as trained and untrained), coloured by category.
 
-    Axes carry no unit: only neighbourhoods mean something in a t-SNE.
+    Axes carry no unit: only neighbourhoods mean something in a t-SNE. Fewer than two slices leave a plot empty.
     """
     figure = make_subplots(1, len(collected), subplot_titles=list(collected), horizontal_spacing=0.04)
     for column, routing in enumerate(collected.values(), start=1):
+        if len(routing.volume) < 2:
+            continue
         points = tsne(routing.embedding[cascade], seed=seed)
         for category in CATEGORY_COLOURS:
             rows = [i for i, name in enumerate(routing.acquisition) if name == category]

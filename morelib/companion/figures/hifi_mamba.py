@@ -16,8 +16,8 @@ from plotly.subplots import make_subplots
 from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor, nn
 
-from morelib.companion.figures.images import Panel, image_grid
-from morelib.companion.figures.style import COLOURS, SYSTEM_NAMES, layout
+from morelib.companion.figures.images import Panel, image_grid, montage
+from morelib.companion.figures.style import COLOURS, layout, system_name
 from morelib.companion.figures.training import Log
 from morelib.data.batches import Batch, collate
 from morelib.data.dataset import SliceDataset
@@ -146,8 +146,7 @@ def consensus_grid(image: Tensor, looks: Sequence[BlockLook]) -> Figure:
     for number, look in enumerate(looks, start=1):
         note = f"{look.weight.min():.2f} to {look.weight.max():.2f}"
         panels.append(Panel(look.weight, f"w, block {number}", 1, "RdBu_r", note))
-    padded: list[Panel | None] = [*panels, *[None] * (-len(panels) % 4)]
-    return image_grid([padded[i : i + 4] for i in range(0, len(padded), 4)])
+    return montage(panels)
 
 
 def routing_grid(rows: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]], n_experts: int) -> Figure:
@@ -272,7 +271,7 @@ def quality_table(settings: Mapping[str, Mapping[str, Sequence[VolumeScore]]], c
             mean = means_by_category(scores)[ALL]
             name = f"{setting}\nnet {mean.acceleration:.1f}×, {mean.n_volumes} volumes"
             cells = (f"{mean.psnr:.2f}", f"{100 * mean.ssim:.2f}", f"{mean.nmse:.4f}", "not available")
-            rows.append((name, SYSTEM_NAMES.get(system, system), *cells))
+            rows.append((name, system_name(system), *cells))
     return Table(("setting", "", "PSNR (dB)", "SSIM (%)", "NMSE", "published"), tuple(rows), caption)
 
 

@@ -34,6 +34,14 @@ class Panel:
         return (float(np.percentile(np.asarray(self.image), 99.5)) if self.vmax is None else self.vmax) or 1.0
 
 
+def montage(panels: Sequence[Panel], columns: int = 4) -> Figure:
+    """Draw panels in reading order, `columns` in a row; the last places may stay empty. Without panels: nothing."""
+    if not panels:
+        return Figure(figsize=(10, 0.1))
+    padded = [*panels, *[None] * (-len(panels) % columns)]
+    return image_grid([padded[start : start + columns] for start in range(0, len(padded), columns)])
+
+
 def image_grid(
     rows: Sequence[Sequence[Panel | None]], row_titles: Sequence[str] = (), width: float = 10.0
 ) -> Figure:

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from morelib.companion.figures.images import Panel, image_grid
+from morelib.companion.figures.images import Panel, montage
 from morelib.companion.figures.style import COLOURS, layout
-from morelib.data import CATEGORY_NAMES
+from morelib.evaluation.tables import category_name
 from morelib.physics.fourier import ifft1c
 from morelib.physics.masks import Mask
 
@@ -30,14 +30,13 @@ CONTRASTS = {
 }
 
 
-def contrast_montage(images: Mapping[str, ArrayLike], columns: int = 4) -> Figure:
+def contrast_montage(images: Mapping[str, ArrayLike]) -> Figure:
     """One real image (y, x) per acquisition, each on its own grey scale; sizes may differ."""
-    panels: list[Panel | None] = [
-        Panel(image, f"{CATEGORY_NAMES.get(acquisition, acquisition)}\n{CONTRASTS.get(acquisition, '')}")
+    panels = [
+        Panel(image, f"{category_name(acquisition)}\n{CONTRASTS.get(acquisition, '')}")
         for acquisition, image in images.items()
     ]
-    panels += [None] * (-len(panels) % columns)
-    return image_grid([panels[start : start + columns] for start in range(0, len(panels), columns)])
+    return montage(panels)
 
 
 def phase_panel(image: Tensor, title: str = "") -> Panel:

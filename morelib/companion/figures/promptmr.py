@@ -10,9 +10,6 @@ import torch
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from morelib.companion.figures.images import Panel, image_grid
@@ -21,6 +18,7 @@ from morelib.data.batches import Batch
 from morelib.data.dataset import SliceDataset
 from morelib.data.volume import CATEGORY_NAMES
 from morelib.evaluation import Table, reconstruct_volume
+from morelib.evaluation.cost import LiveStorages
 from morelib.evaluation.routing import neighbour_accuracy
 from morelib.nn import Unrolled, build_model
 from morelib.nn.hooks import hooked
@@ -265,27 +263,10 @@ def prompt_table(collected: Mapping[str, PromptWeights]) -> Table:
 def training_step(model: Unrolled, batch: Batch) -> tuple[dict[str, Tensor], int]:
     """Gradients of the image loss by name, and the bytes that the forward pass left for the backward pass."""
     model.train().zero_grad(set_to_none=True)
-    with _Memory() as memory:
+    with LiveStorages() as storages:
         image = model(batch.kspace, batch.mask, batch.n_acs).image
         loss = ssim_loss(image, batch.target, batch.max_value)
-    kept = sum(size for block, size in memory.blocks.values() if not block.expired())
+    kept = storages.live
     loss.backward()
     model.eval()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, kept
-
-
-class _Memory(TorchDispatchMode):
-    """Remembers every block of memory that is made while it is on, and keeps none of them alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        old = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        for tensor in tree_leaves(output):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in old:
-                storage = tensor.untyped_storage()
-                self.blocks[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        return output

@@ -47,11 +47,12 @@ def reconstruction_figure(
     """The middle slice of the first volume of each acquisition: target and every model, error maps below.
 
     Errors are absolute and drawn `error_scale` times brighter than the images. Above each error map: PSNR and SSIM of
-    this slice, with its volume's data range.
+    this slice, with its volume's data range. Acquisitions of which `dataset` has no volume are left out.
     """
+    first = {volume.acquisition: number for number, volume in reversed(list(enumerate(dataset.volumes)))}
     rows, row_titles = [], []
-    for acquisition in acquisitions:
-        number, info = next((i, v) for i, v in enumerate(dataset.volumes) if v.acquisition == acquisition)
+    for acquisition in (name for name in acquisitions if name in first):
+        number, info = first[acquisition], dataset.volumes[first[acquisition]]
         item = dataset[dataset.items_of(number)[info.n_slices // 2]]
         grey = float(np.percentile(item.target, 99.5))
         images: list[Panel | None] = [Panel(item.target, "target", grey)]
@@ -63,4 +64,8 @@ def reconstruction_figure(
             errors.append(Panel(np.abs(prediction - target)[0], score, grey / error_scale, "inferno"))
         rows += [images, errors]
         row_titles += [f"{category_name(acquisition)}, slice {item.index}", f"error × {error_scale:g}"]
+    if not rows:
+        figure = Figure(figsize=(10, 0.4))
+        figure.text(0, 0.5, f"These data have no {' and no '.join(map(category_name, acquisitions))}.")
+        return figure
     return image_grid(rows, row_titles)

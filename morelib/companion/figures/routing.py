@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from morelib.companion.figures.style import COLOURS, layout
 from morelib.evaluation.tables import category_name
+from morelib.nn.count import count_parameters
 from morelib.nn.more import MoreDenoiser, denoisers_of
 from morelib.nn.unrolled import Unrolled
 from morelib.routing.router import Crop, router_input
@@ -129,7 +130,7 @@ def parameter_counts(denoiser: MoreDenoiser) -> dict[str, int]:
         "router": denoiser.router,
         "one expert": denoiser.experts[0],
     }
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    return {name: count_parameters(part)[0] for name, part in parts.items()}
 
 
 def parameter_bars(denoiser: MoreDenoiser) -> go.Figure:

@@ -40,7 +40,7 @@ def system_name(arm: str) -> str:
     return SYSTEM_NAMES.get(arm, arm)
 
 
-def layout(figure: go.Figure, *, height: int = 360, **options: object) -> go.Figure:
+def layout(figure: go.Figure, height: int) -> go.Figure:
     """The book's plotly layout: white, compact, legend above the plot."""
     figure.update_layout(
         template="plotly_white",
@@ -49,6 +49,5 @@ def layout(figure: go.Figure, *, height: int = 360, **options: object) -> go.Fig
         font={"family": "system-ui, sans-serif", "size": 13},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         colorway=list(COLOURS),
-        **options,
     )
     return figure

@@ -94,15 +94,9 @@ def router_curves(log: Log) -> go.Figure:
         1, 2, subplot_titles=("terms of Eq. 7, mean over cascades", "annealed coefficients")
     )
     epochs = [line["epoch"] + 1 for line in log]
-    for column, keys in enumerate((("aux", "sparse", "z"), ("tau", "alpha_aux")), start=1):
-        for key in keys:
-            name = {
-                "aux": "load balance",
-                "sparse": "entropy",
-                "z": "z",
-                "tau": "tau",
-                "alpha_aux": "alpha_1",
-            }[key]
+    terms = {"aux": "load balance", "sparse": "entropy", "z": "z"}
+    for column, names in enumerate((terms, {"tau": "tau", "alpha_aux": "alpha_1"}), start=1):
+        for key, name in names.items():
             figure.add_scatter(
                 x=epochs, y=[line[key] for line in log], mode="lines+markers", name=name, row=1, col=column
             )

@@ -16,6 +16,7 @@ from morelib.data import Batch
 from morelib.evaluation.metrics import psnr
 from morelib.evaluation.tables import Table
 from morelib.nn import Unrolled
+from morelib.nn.count import count_parameters
 from morelib.nn.hooks import hooked
 from morelib.physics.fourier import centre_crop
 
@@ -118,15 +119,11 @@ def parameter_table(models: Mapping[str, Unrolled]) -> Table:
     """Where the parameters of each network are."""
     rows = []
     for name, model in models.items():
-        sensitivity, cascade = _count(model.sensitivity), _count(model.cascades[0])
-        cells = (len(model.cascades), cascade, sensitivity, _count(model))
+        parts = model.cascades[0], model.sensitivity, model
+        cells = (len(model.cascades), *(count_parameters(part)[0] for part in parts))
         rows.append((name, *(f"{cell:,}" for cell in cells)))
     header = ("network", "cascades", "parameters per cascade", "sensitivity network", "all parameters")
     return Table(header, tuple(rows), "Each cascade counts one denoiser and its step size.")
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def step_size_curves(panels: Mapping[str, Mapping[float, Sequence[float]]]) -> go.Figure:

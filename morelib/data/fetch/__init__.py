@@ -1,13 +1,5 @@
 """Downloads of free data, by byte ranges, so that a few subjects do not cost gigabytes."""
 
-from morelib.data.fetch.m4raw import (
-    CONTRASTS,
-    LICENCE,
-    RECORD_URL,
-    SPLITS,
-    FetchReport,
-    Progress,
-    fetch_m4raw,
-)
+from morelib.data.fetch.m4raw import LICENCE, FetchReport, fetch_m4raw
 
-__all__ = ["CONTRASTS", "LICENCE", "RECORD_URL", "SPLITS", "FetchReport", "Progress", "fetch_m4raw"]
+__all__ = ["LICENCE", "FetchReport", "fetch_m4raw"]

@@ -1,18 +1,17 @@
 """M4Raw: 0.3 T brain k-space of healthy volunteers, free, without registration, from Zenodo."""
 
-import errno
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from morelib.data.fetch.archive import Archive, fault, part_path
-from morelib.data.fetch.remote import AGAIN, RangesIgnored, RemoteFile, Server
+from morelib.data.fetch.remote import RangesIgnored, RemoteFile, Server
 from morelib.data.readers.fastmri import M4RAW_NAME
 from morelib.errors import UserError
 
@@ -23,43 +22,23 @@ SPLITS = {
     "val": "M4RawV1.5_multicoil_val.zip",
     "test": "M4Raw_multicoil_test.zip",
 }
-CONTRASTS = ("T1", "T2", "FLAIR")
 # Published for single files; the others are checked by size and CRC-32.
 SHA256 = {"2022061203_T101.h5": "d4156466a977a8bef888dff3141f78fbe93b3191c55f2632f2bd6410522399e7"}
-LONGEST_RECORD = 1 << 24
 
 
-@dataclass(frozen=True)
-class Progress:
-    """`done` of `total` bytes of all chosen files are there; `file` is the one at work.
-
-    `done` starts with what earlier runs left, and falls back where a file has to be fetched again.
-    """
-
-    file: str
-    done: int
-    total: int
+# Told of the file at work, and how many bytes of all chosen files are there, of how many. It starts with what earlier
+# runs left, and falls back where a file has to be fetched again.
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class FetchReport:
-    """What a download did: files `fetched` and those that were `kept` because they were there already."""
+    """What a download did: files `fetched`, those `kept` as they were there; `note`: where fewer exist than asked."""
 
     folder: Path
-    archive: str
-    archive_checksum: str  # of the whole archive, as the record lists it
     fetched: tuple[Path, ...]
     kept: tuple[Path, ...]
-    subjects: tuple[str, ...]
-    n_available: int  # subjects in the archive
-    n_asked: int | None
-
-    @property
-    def note(self) -> str:
-        """One line where less was there than asked for, else empty."""
-        if self.n_asked is None or self.n_asked <= self.n_available:
-            return ""
-        return f"{self.n_asked} subjects asked for, {self.archive} has {self.n_available}: all were taken"
+    note: str
 
 
 def fetch_m4raw(
@@ -67,9 +46,8 @@ def fetch_m4raw(
     *,
     split: str = "val",
     subjects: int | None = None,
-    contrasts: Collection[str] | None = None,
     base_url: str = RECORD_URL,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Progress = lambda file, done, total: None,
 ) -> FetchReport:
     """Download M4Raw volumes to `out`/multicoil_<split>/, about 12.5 MB each.
 
@@ -80,45 +58,33 @@ def fetch_m4raw(
         out: made if missing.
         split: "train", "val" or "test".
         subjects: the first so many, sorted by number; None takes all.
-        contrasts: some of "T1", "T2", "FLAIR"; None takes all. Every repetition of a contrast is fetched.
         base_url: the Zenodo record's JSON.
         progress: called as bytes arrive.
 
     Raises:
-        UserError: bad arguments, no network, a server that fails or ignores byte ranges, wrong bytes, a full disk.
+        UserError: bad arguments, no network, a server that fails or ignores byte ranges, wrong bytes, too small a disk.
+        OSError: the disk is full or cannot be written to.
     """
     out, base_url = Path(out), base_url.rstrip("/")
     if split not in SPLITS:
         raise UserError(f"split {split!r}: unknown; choose one of {', '.join(SPLITS)}")
     if subjects is not None and subjects < 1:
         raise UserError(f"subjects {subjects}: nothing to fetch; give 1 or more")
-    wanted = set(CONTRASTS if contrasts is None else contrasts)
-    if not wanted or not wanted <= set(CONTRASTS):
-        unknown = ", ".join(sorted(wanted - set(CONTRASTS))) or "none given"
-        raise UserError(f"contrast: {unknown}; choose from {', '.join(CONTRASTS)}")
 
     folder = out / f"multicoil_{split}"
-    with Server(base_url) as server, _disk_errors(folder):
-        size, checksum = _listed(server, base_url, SPLITS[split])
-        archive = _opened(server, base_url, SPLITS[split], size)
-        members = {
-            name: info
-            for name, info in sorted(archive.members(M4RAW_NAME).items())
-            if _field(name, "contrast") in wanted
-        }
-        available = sorted({_field(name, "subject") for name in members})
+    with Server(base_url) as server:
+        archive = _opened(server, base_url, SPLITS[split], _size_of(server, base_url, SPLITS[split]))
+        members = dict(sorted(archive.members(M4RAW_NAME).items()))
+        available = sorted({_subject(name) for name in members})
         if not available:
-            raise UserError(
-                f"{archive.file.url}: no M4Raw volumes of {', '.join(sorted(wanted))}; check the record"
-            )
+            raise UserError(f"{archive.file.url}: no M4Raw volumes; check the record")
         chosen = available[:subjects]
-        members = {name: info for name, info in members.items() if _field(name, "subject") in chosen}
+        members = {name: info for name, info in members.items() if _subject(name) in chosen}
         total = sum(info.file_size for info in members.values())
         done = 0
 
         def tell(file: str, n_bytes: int) -> None:
-            if progress is not None:
-                progress(Progress(file, done + n_bytes, total))
+            progress(file, done + n_bytes, total)
 
         folder.mkdir(parents=True, exist_ok=True)
         with _alone_in(folder):
@@ -138,21 +104,17 @@ def fetch_m4raw(
             for name in missing:
                 archive.download(members[name], folder / name, SHA256.get(name), partial(tell, name))
                 done += members[name].file_size
+    note = ""
+    if subjects and subjects > len(available):
+        note = f"{subjects} subjects asked for, {SPLITS[split]} has {len(available)}: all were taken"
     return FetchReport(
-        folder=folder,
-        archive=SPLITS[split],
-        archive_checksum=checksum,
-        fetched=tuple(folder / name for name in missing),
-        kept=tuple(folder / name for name in kept),
-        subjects=tuple(chosen),
-        n_available=len(available),
-        n_asked=subjects,
+        folder, tuple(folder / name for name in missing), tuple(folder / name for name in kept), note
     )
 
 
-def _field(name: str, part: str) -> str:
+def _subject(name: str) -> str:
     match = M4RAW_NAME.fullmatch(name)
-    return match[part] if match else ""
+    return match["subject"] if match else ""
 
 
 def _opened(server: Server, url: str, name: str, size: int) -> Archive:
@@ -163,13 +125,13 @@ def _opened(server: Server, url: str, name: str, size: int) -> Archive:
         return Archive(RemoteFile(server, f"{url.replace('/api/', '/')}/files/{name}?download=1", size))
 
 
-def _listed(server: Server, url: str, archive: str) -> tuple[int, str]:
-    """Size in bytes and checksum of an archive, from the record's JSON."""
+def _size_of(server: Server, url: str, archive: str) -> int:
+    """Size in bytes of an archive, from the record's JSON."""
     try:
-        files = {entry["key"]: entry for entry in json.loads(server.read(url, LONGEST_RECORD))["files"]}
+        files = {entry["key"]: entry for entry in json.loads(server.read(url))["files"]}
         if archive not in files:
             raise UserError(f"{url}: the record has no {archive}; check the address")
-        size, checksum = files[archive]["size"], str(files[archive].get("checksum", ""))
+        size = files[archive]["size"]
         if type(size) is not int or size < 1:
             raise ValueError("size")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
@@ -177,7 +139,7 @@ def _listed(server: Server, url: str, archive: str) -> tuple[int, str]:
             f"{url}: answers with something else than the record's list of files;"
             " check the address, and that no login page stands in between"
         ) from error
-    return size, checksum
+    return size
 
 
 def _size(path: Path) -> int:
@@ -190,16 +152,6 @@ def _require_space(folder: Path, needed: int) -> None:
         raise UserError(
             f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; make room or ask for fewer subjects"
         )
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{folder}: the disk is full; make room, then {AGAIN}") from error
-        raise UserError(f"{folder}: {error.strerror or error}; choose another folder") from error
 
 
 @contextmanager

@@ -238,10 +238,11 @@ def _beyond(points: Array) -> Array:
 
 
 def _pick(rng: np.random.Generator, where: Mask, offsets: NDArray[np.floating]) -> Array:
-    """A template point, mm, of those set in `where`, near a slice."""
+    """A template point, mm, of those set in `where`, near a slice; where none is near, the nearest."""
     at = np.argwhere(where) * VOXEL_MM
-    near = at[np.abs(at[:, 0] - rng.choice(offsets)) < 2]
-    return np.asarray((near if len(near) else at)[rng.integers(max(len(near), 1))], np.float32)
+    distance = np.abs(at[:, 0] - rng.choice(offsets))
+    near = at[distance < 2] if distance.min() < 2 else at[[distance.argmin()]]
+    return np.asarray(near[rng.integers(len(near))], np.float32)
 
 
 def _draw_tear(rng: np.random.Generator, offsets: NDArray[np.floating]) -> Tear:

@@ -120,14 +120,3 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
                 (links if linked else folders).append(path)
             else:
                 yield os.path.realpath(entry) if linked else f"{place}{os.sep}{entry.name}", path
-
-
-__all__ = [
-    "READERS",
-    "Reader",
-    "read_info",
-    "read_mask",
-    "read_slice",
-    "volume_max",
-    "volume_paths",
-]

@@ -99,7 +99,7 @@ def read_item(path: Path, key: str, index: int) -> NDArray[Any]:
     """`file[key][index]`, a new array.
 
     Where the dataset lies in one uncompressed piece, as fastMRI's do, its place in the file is remembered and the
-    bytes are read without HDF5: no handle stays open, and worker processes share nothing. Raises UserError.
+    bytes are read without HDF5: no handle stays open, and threads do not wait for HDF5's lock. Raises UserError.
     """
     size, modified = stamp(path)
     place = _place(path, key, size, modified)

@@ -6,9 +6,9 @@ between the first and the last that any has, the file is fully sampled, and what
 is undersampled, and its mask holds the lines that all slices have.
 
 With a second phase encode (3-D) that axis is transformed, and slices lie along it. Each line must then have all its
-partitions between its first and its last; outside them they count as zero (elliptical shutters). The last volume
-stays in memory, per process. The package's own `read_acquisition` takes some 2 ms a line; read by h5py in one request
-a line takes 0.1 ms.
+partitions between its first and its last; outside them they count as zero (elliptical shutters). What was read last
+stays in memory: one slab of a 3-D file, one slice of a 2-D file. The package's own `read_acquisition` takes some 2 ms
+a line; read by h5py in one request a line takes 0.1 ms.
 """
 
 import hashlib
