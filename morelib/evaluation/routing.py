@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
@@ -100,6 +101,19 @@ def collect_control(
     return replace(
         collected, gates=gates, selected=selected, embedding=stack([output.embedding for output in outputs])
     )
+
+
+def without_common_part(collected: CollectedRouting, network: nn.Module) -> CollectedRouting:
+    """The same slices, had every router's W been blind to what their embeddings have in common: W (I - m m^T).
+
+    m is the direction of the mean embedding. A drawn W turns that common part into the same choice for all slices.
+    `network` is the one whose routers left `collected`.
+    """
+    common = F.normalize(collected.embedding.mean(1, keepdim=True), dim=-1)
+    own = collected.embedding - (collected.embedding * common).sum(-1, keepdim=True) * common
+    weights = [denoiser.router.gate.weight.detach().cpu() for denoiser in denoisers_of(network)]
+    gates = (own @ torch.stack(weights).mT).softmax(-1)  # Eq. 5
+    return replace(collected, gates=gates, selected=select_top_k(gates, collected.selected.shape[-1]))
 
 
 def tsne(embedding: Tensor, perplexity: float = 15.0, seed: int = 0) -> NDArray[np.float64]:

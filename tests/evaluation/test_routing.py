@@ -1,5 +1,6 @@
 """Routing collected over a data set, and what is said about its embeddings."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from morelib.evaluation.routing import (
     collect_routing,
     neighbour_accuracy,
     tsne,
+    without_common_part,
 )
 from morelib.nn import build_model
 
@@ -63,6 +65,19 @@ def test_the_control_sees_the_same_inputs(fastmri_files: Path, shared_router: bo
     torch.testing.assert_close(drawn.embedding, control.embedding)
     assert drawn.gates.std(-1).min() > 0 and drawn.gates.std(1).max() > 0
     assert not torch.equal(drawn.selected.sort(-1).values, control.selected.sort(-1).values)
+
+
+def test_what_all_slices_share_decides_nothing_once_it_is_taken_out(fastmri_files: Path) -> None:
+    torch.manual_seed(0)
+    options = {"cascades": 2, "widths": (4, 6), "sens_widths": (2, 4), "n_experts": 3, "top_k": 1}
+    drawn = draw_gates(build_model("more", **options))
+    control = collect_routing(drawn, SliceDataset(find_volumes(fastmri_files)[:3]))
+    shared = replace(control, embedding=control.embedding + 1e3 * control.embedding.mean(1, keepdim=True))
+    for routing in (control, shared):
+        own = without_common_part(routing, drawn)
+        # Each slice lies on either side of the mean: together they choose as if nothing were common.
+        assert own.embedding.equal(routing.embedding)
+        assert all(len(selected.unique()) > 1 for selected in own.selected)
 
 
 def test_a_network_without_router_is_refused(fastmri_files: Path) -> None:
