@@ -1,7 +1,7 @@
 """Dividing volumes into training, validation and test sets.
 
-Half of fastMRI's knee patients have two volumes (with and without fat suppression) and many brain patients
-have several contrasts. A split by volume puts the same anatomy on both sides; the split by patient does not.
+Half of fastMRI's knee patients have two volumes, with and without fat suppression, and in other data sets a patient has
+several contrasts. A split by volume puts the same anatomy on both sides; the split by patient does not.
 """
 
 import csv

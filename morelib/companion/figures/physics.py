@@ -52,7 +52,7 @@ def log_magnitude(kspace: Tensor, decades: float = 4.0) -> NDArray[np.float32]:
 
 
 def mask_strips(masks: Sequence[Mask]) -> Figure:
-    """Each mask as a strip: sampled columns blue, those of the centre (ACS) orange; true acceleration beside it."""
+    """Each mask as a strip: sampled columns blue, those of the centre (ACS) orange; net acceleration beside it."""
     figure, axes = plt.subplots(len(masks), 1, figsize=(10, 0.52 * len(masks) + 0.5), squeeze=False)
     colours = ListedColormap(["#f1f1f1", COLOURS[0], COLOURS[1]])
     for axis, mask in zip(axes[:, 0], masks, strict=True):
@@ -75,10 +75,10 @@ def mask_strips(masks: Sequence[Mask]) -> Figure:
 def acceleration_bars(
     settings: Mapping[str, Mapping[str, Sequence[float]]], nominal: Sequence[float]
 ) -> go.Figure:
-    """Nominal against true acceleration.
+    """Nominal against net acceleration.
 
     Args:
-        settings: title of each panel to {kind: true acceleration of each draw}. The whisker spans all draws.
+        settings: title of each panel to {kind: net acceleration of each draw}. The whisker spans all draws.
         nominal: the acceleration asked for in each panel.
     """
     figure = make_subplots(1, len(settings), subplot_titles=list(settings), horizontal_spacing=0.08)
@@ -89,7 +89,7 @@ def acceleration_bars(
         below = [mean - min(values) for values, mean in zip(draws.values(), means, strict=True)]
         figure.add_trace(
             go.Bar(
-                x=list(draws), y=means, name="true", marker_color=COLOURS[0], showlegend=column == 1,
+                x=list(draws), y=means, name="net", marker_color=COLOURS[0], showlegend=column == 1,
                 error_y={"type": "data", "array": above, "arrayminus": below, "color": "#444", "thickness": 1.2},
                 hovertemplate="%{x}: %{y:.2f}×<extra></extra>",
             ),

@@ -94,7 +94,7 @@ def router_curves(log: Log) -> go.Figure:
         1, 2, subplot_titles=("terms of Eq. 7, mean over cascades", "annealed coefficients")
     )
     epochs = [line["epoch"] + 1 for line in log]
-    terms = {"aux": "load balance", "sparse": "entropy", "z": "z"}
+    terms = {"aux": "auxiliary", "sparse": "sparsity", "z": "z-loss"}
     for column, names in enumerate((terms, {"tau": "tau", "alpha_aux": "alpha_1"}), start=1):
         for key, name in names.items():
             figure.add_scatter(
