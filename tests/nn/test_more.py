@@ -70,7 +70,17 @@ def test_the_reconstruction_loss_trains_the_router_through_the_gates_alone() -> 
         assert any(reached) == gate_gradient
 
 
-def test_noise_changes_which_experts_run_and_never_the_image_of_a_given_choice() -> None:
+def test_noise_changes_which_experts_run() -> None:
+    model = _more(n_experts=4, top_k=1)
+    chosen = set()
+    for tau in (0.0, *8 * (5.0,)):
+        for routing in routings(model):
+            routing.tau = tau
+        chosen.add(tuple(int(record.selected) for record in model(*_data()).routing))
+    assert len(chosen) > 1
+
+
+def test_noise_never_changes_the_image_of_a_given_choice() -> None:
     model = _more(n_experts=4, top_k=4)  # all are chosen, so noise can only reorder them
     _wake(model)
     calm = model(*_data()).image
