@@ -5,7 +5,7 @@ import pytest
 from morelib.companion.bench.growth import Point
 from morelib.companion.bench.parts import OF_THEIRS
 from morelib.companion.bench.result import FASTER, TIME, Row
-from morelib.companion.figures.cost import goals_figure, growth_figure, margin, parts_figure, rows_table
+from morelib.companion.figures.cost import FAR, goals_figure, growth_figure, margin, parts_figure, rows_table
 
 PARTS = [
     Row("maps", "fastMRI", OF_THEIRS, 0.6),
@@ -50,5 +50,6 @@ def test_curves_are_relative_to_the_first_system_at_the_largest_value() -> None:
 
 def test_goals_are_dots_left_and_right_of_one() -> None:
     assert [margin(row) for row in JUDGED[:2]] == [1.5, pytest.approx(0.5)]
-    met, missed = goals_figure(JUDGED).data
-    assert (tuple(met.x), tuple(missed.x)) == ((1.5,), (pytest.approx(0.5),))
+    far = Row("waiting", "training", TIME, 1e-4, at_most=0.05)
+    met, missed = goals_figure([*JUDGED, far]).data
+    assert (tuple(met.x), tuple(missed.x)) == ((1.5, FAR), (pytest.approx(0.5),))

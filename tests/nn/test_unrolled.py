@@ -172,7 +172,9 @@ def test_shapes_that_do_not_fit_are_refused(system: str) -> None:
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"unknown model 'unet'; known models are e2e_varnet, more"):
         build_model("unet")
-    with pytest.raises(UserError, match=r"unknown preset 'big' of model e2e_varnet; known presets are fastmri, paper"):
+    with pytest.raises(
+        UserError, match=r"unknown preset 'big' of model e2e_varnet; known presets are fastmri, paper"
+    ):
         build_model("e2e_varnet", preset="big")
     with pytest.raises(UserError, match="has no option depth; its options are cascades"):
         build_model("more", depth=3)

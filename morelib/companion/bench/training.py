@@ -32,7 +32,7 @@ SHARED, ALONE = "two processes (gloo), losses of a training of MoRE", "one proce
 
 
 def bench_training(repeats: int, on_part: OnPart = lambda part: None) -> Iterator[Row]:
-    """Rows of both, on files of noise that are written for them."""
+    """Whether training waits for slices, and whether two processes train as one, on files of noise that it writes."""
     with TemporaryDirectory(prefix="morelib-bench-") as name:
         folder = Path(name)
         on_part("training steps")
