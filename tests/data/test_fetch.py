@@ -181,9 +181,11 @@ def test_bad_arguments_are_refused(tmp_path: Path, arguments: dict[str, object],
         fetch_m4raw(tmp_path, **arguments)
 
 
-def test_a_disk_that_is_too_small_is_said_before_and_one_that_is_full_leaves_the_part(
+def test_a_disk_that_is_too_small_or_full_or_no_folder_is_said(
     server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    refusal(server, tmp_path / "file", "file", "choose another folder")
     with monkeypatch.context() as patch:
         patch.setattr(m4raw.shutil, "disk_usage", lambda _: _Disk)
         refusal(server, tmp_path, "make room")
@@ -192,9 +194,15 @@ def test_a_disk_that_is_too_small_is_said_before_and_one_that_is_full_leaves_the
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(archive.os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):  # which the command says in one line
-        fetch_m4raw(tmp_path, subjects=1, base_url=server.url)
+    refusal(server, tmp_path, "the disk is full", "goes on where it stopped")
     assert names(tmp_path / "multicoil_val") == [f"{FIRST}.part"]
+
+
+def test_a_record_that_does_not_end_is_not_read_to_the_end(
+    server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(m4raw, "LONGEST_RECORD", 10)
+    refusal(server, tmp_path, "answers with more than 10 bytes", "check the address")
 
 
 class _Disk:

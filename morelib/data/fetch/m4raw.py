@@ -1,5 +1,6 @@
 """M4Raw: 0.3 T brain k-space of healthy volunteers, free, without registration, from Zenodo."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from morelib.data.fetch.archive import Archive, fault, part_path
-from morelib.data.fetch.remote import RangesIgnored, RemoteFile, Server
+from morelib.data.fetch.remote import AGAIN, RangesIgnored, RemoteFile, Server
 from morelib.data.readers.fastmri import M4RAW_NAME
 from morelib.errors import UserError
 
@@ -24,6 +25,7 @@ SPLITS = {
 }
 # Published for single files; the others are checked by size and CRC-32.
 SHA256 = {"2022061203_T101.h5": "d4156466a977a8bef888dff3141f78fbe93b3191c55f2632f2bd6410522399e7"}
+LONGEST_RECORD = 1 << 24
 
 
 # Told of the file at work, and how many bytes of all chosen files are there, of how many. It starts with what earlier
@@ -62,8 +64,8 @@ def fetch_m4raw(
         progress: called as bytes arrive.
 
     Raises:
-        UserError: bad arguments, no network, a server that fails or ignores byte ranges, wrong bytes, too small a disk.
-        OSError: the disk is full or cannot be written to.
+        UserError: bad arguments, no network, a server that fails or ignores byte ranges, wrong bytes, a disk
+            that is too small or full.
     """
     out, base_url = Path(out), base_url.rstrip("/")
     if split not in SPLITS:
@@ -72,7 +74,7 @@ def fetch_m4raw(
         raise UserError(f"subjects {subjects}: nothing to fetch; give 1 or more")
 
     folder = out / f"multicoil_{split}"
-    with Server(base_url) as server:
+    with Server(base_url) as server, _disk_errors(folder):
         archive = _opened(server, base_url, SPLITS[split], _size_of(server, base_url, SPLITS[split]))
         members = dict(sorted(archive.members(M4RAW_NAME).items()))
         available = sorted({_subject(name) for name in members})
@@ -128,7 +130,7 @@ def _opened(server: Server, url: str, name: str, size: int) -> Archive:
 def _size_of(server: Server, url: str, archive: str) -> int:
     """Size in bytes of an archive, from the record's JSON."""
     try:
-        files = {entry["key"]: entry for entry in json.loads(server.read(url))["files"]}
+        files = {entry["key"]: entry for entry in json.loads(server.read(url, LONGEST_RECORD))["files"]}
         if archive not in files:
             raise UserError(f"{url}: the record has no {archive}; check the address")
         size = files[archive]["size"]
@@ -152,6 +154,16 @@ def _require_space(folder: Path, needed: int) -> None:
         raise UserError(
             f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; make room or ask for fewer subjects"
         )
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{folder}: the disk is full; make room, then {AGAIN}") from error
+        raise UserError(f"{folder}: {error.strerror or error}; choose another folder") from error
 
 
 @contextmanager

@@ -17,6 +17,8 @@ WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 LONGEST_WAIT = 120.0
 TIMEOUT = 30.0
 BUSY = {408, 425, 429, 500, 502, 503, 504}
+# The directory of an archive of thousands of files stays far below this.
+LONGEST_READ = 1 << 26
 AGAIN = "run the same command again, it goes on where it stopped"
 
 
@@ -101,13 +103,18 @@ class Server:
             raise UserError(f"{self.host}: {failures} tries without progress ({failed}); {AGAIN}") from failed
         time.sleep(min(max(WAITS[failures - 1], failed.wait), LONGEST_WAIT))
 
-    def read(self, url: str) -> bytes:
-        """The whole body of `url`. Raises UserError."""
+    def read(self, url: str, limit: int) -> bytes:
+        """The whole body of `url`, at most `limit` bytes. Raises UserError."""
         failures = 0
         while True:
             try:
+                body = bytearray()
                 with self.get(url) as answer:
-                    return answer.read()
+                    for chunk in answer.iter_raw():
+                        body += chunk
+                        if len(body) > limit:
+                            raise UserError(f"{url}: answers with more than {limit} bytes; check the address")
+                return bytes(body)
             except TryFailed as failed:
                 failures += 1
                 self.pause(failures, failed)
@@ -136,8 +143,10 @@ class RemoteFile:
         return at
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, fewer at the end only. Raises UserError."""
+        """Up to `size` bytes, fewer at the end only. Raises UserError; ValueError where that is very many."""
         stop = self.size if size < 0 else min(self.size, self._at + size)
+        if stop - self._at > LONGEST_READ:
+            raise ValueError("a part too long to be read at once")
         with closing(self.stream(self._at, stop)) as chunks:
             part = b"".join(chunks)
         self._at += len(part)
