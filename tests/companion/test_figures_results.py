@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from morelib.companion.figures.embeddings import tsne_figure, usage_figure
+from morelib.companion.figures.embeddings import category_table, tsne_figure, usage_figure
 from morelib.companion.figures.images import Panel, image_grid, montage
 from morelib.companion.figures.results import gain_by_volume, reconstruction_figure
 from morelib.companion.figures.style import SYSTEM_COLOURS, SYSTEM_NAMES, system_name
@@ -135,6 +135,14 @@ def _routing() -> CollectedRouting:
         torch.rand(2, 12, 3, generator=generator), selected, torch.randn(2, 12, 5, generator=generator),
         names, tuple(f"{name}-{i}" for i, name in enumerate(names)),
     )  # fmt: skip
+
+
+def test_categories_are_held_against_embeddings_and_choices() -> None:
+    table = category_table({"trained": _routing()}, cascade=1, caption="")
+    # No knees, no row. The choices of `_routing` follow its two categories, its embeddings are noise.
+    ((name, slices, near, chance, agreement),) = table.rows
+    assert (name, slices, chance, agreement) == ("trained, brain", "12", "0.50", "+1.00, +1.00")
+    assert 0 <= float(near) < 1
 
 
 def test_usage_shows_who_went_where() -> None:

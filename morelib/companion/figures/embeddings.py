@@ -1,5 +1,6 @@
 """t-SNE pictures of routing embeddings, and which expert each category was sent to."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import plotly.graph_objects as go
@@ -7,8 +8,9 @@ from plotly.subplots import make_subplots
 
 from morelib.companion.figures.style import CATEGORY_COLOURS, layout
 from morelib.data.volume import CATEGORY_NAMES
-from morelib.evaluation.routing import CollectedRouting, tsne
-from morelib.routing.diagnostics import usage_by_label
+from morelib.evaluation import Table
+from morelib.evaluation.routing import CollectedRouting, neighbour_accuracy, tsne
+from morelib.routing.diagnostics import label_agreement, usage_by_label
 
 
 def tsne_figure(collected: Mapping[str, CollectedRouting], cascade: int, seed: int = 0) -> go.Figure:
@@ -42,6 +44,27 @@ def tsne_figure(collected: Mapping[str, CollectedRouting], cascade: int, seed: i
     figure.update_yaxes(showticklabels=False, zeroline=False)
     layout(figure, height=400)
     return figure.update_layout(legend={"y": -0.05, "yanchor": "top"}, margin={"l": 20})
+
+
+def category_table(collected: Mapping[str, CollectedRouting], cascade: int, caption: str) -> Table:
+    """Per router and anatomy: do embeddings of one cascade tell categories apart, and do choices follow them in each.
+
+    Chance is the share of the most frequent category. Anatomies that the data lack have no row.
+    """
+    rows = []
+    for name, everything in collected.items():
+        for anatomy in ("brain", "knee"):
+            routing = everything.of_anatomy(anatomy)
+            labels = routing.acquisition
+            if not labels:
+                continue
+            near = neighbour_accuracy(routing.embedding[cascade], labels, routing.volume)
+            chance = max(Counter(labels).values()) / len(labels)
+            agreement = ", ".join(f"{label_agreement(chosen, labels):+.2f}" for chosen in routing.selected)
+            cells = str(len(labels)), f"{near:.2f}", f"{chance:.2f}", agreement
+            rows.append((f"{name}, {anatomy}", *cells))
+    header = ("router", "slices", "neighbour\naccuracy", "chance", "agreement, per cascade")
+    return Table(header, tuple(rows), caption)
 
 
 def usage_figure(routing: CollectedRouting) -> go.Figure:
