@@ -85,11 +85,11 @@ class PromptDenoiser(nn.Module):
             latent = start if memory is None else memory.latent
             assert latent is not None
             images = [image, normal, latent, start, normal - start]
-        # From side by side in the batch to channels: (batch, images * adjacent, y, x).
-        stacked = torch.cat([each.unflatten(0, (-1, self.adjacent)) for each in images], 1)
+        # From side by side in the batch to channels: (batch, adjacent, y, x).
+        images = [each.unflatten(0, (-1, self.adjacent)) for each in images]
         read = (CORRECTION, LATENT) if self.adaptive_input else (CORRECTION,)
         wanted = [which * self.adjacent + slice_ for which in read for slice_ in range(self.adjacent)]
-        output, history = self.unet(stacked, memory.history if memory else None, wanted)
+        output, history = self.unet(images, memory.history if memory else None, wanted)
         correction, *others = (each.flatten(0, 1) for each in output.split(self.adjacent, 1))
         return Denoised(correction, memory=Memory(others[0] if others else None, history))
 
@@ -128,7 +128,7 @@ class PromptSensitivityNetwork(nn.Module):
         return normalise_maps(maps).transpose(1, 2).reshape(kspace.shape)
 
     def _maps(self, images: Tensor) -> Tensor:
-        maps, _ = self.unet(images)
+        maps, _ = self.unet([images])
         return maps
 
 

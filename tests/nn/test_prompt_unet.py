@@ -13,6 +13,7 @@ from morelib.nn.prompt_unet import (
     Prompt,
     PromptUNet,
     convolve_pixels,
+    enlarge,
 )
 from morelib.routing.convolution import plainly
 
@@ -62,8 +63,23 @@ def test_narrowing_before_enlarging_equals_the_published_order() -> None:
     x = level.blocks(torch.cat([features, level.prompt(features)], 1))
     x = F.interpolate(level.narrow[0](x), scale_factor=2.0, mode="bilinear", align_corners=False)
     torch.testing.assert_close(
-        level(features, skip, ()), level.refine(level.narrow[1](x) + skip), rtol=1e-12, atol=1e-12
+        level(features, [skip], ()), level.refine(level.narrow[1](x) + skip), rtol=1e-12, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 4), (1, 1)])
+def test_enlarging_by_a_convolution_equals_interpolation(size: tuple[int, int]) -> None:
+    maps = _input(6, size).contiguous(memory_format=torch.channels_last).requires_grad_()
+    expected = F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
+    weights = torch.randn_like(expected)
+    torch.testing.assert_close(enlarge(maps), expected, rtol=1e-12, atol=1e-12)
+    gradients = (torch.autograd.grad((weights * each).sum(), maps)[0] for each in (enlarge(maps), expected))
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+def test_images_may_come_one_by_one_or_joined() -> None:
+    network, images = ComplexPromptUNet(_unet(), restore_mean=True), _complex((15, 12))
+    torch.testing.assert_close(network([images])[0], network(images.split(1, 1))[0])
 
 
 def test_history_holds_decoder_inputs_newest_first_coarsest_level_first() -> None:
@@ -115,8 +131,8 @@ def test_operations_are_counted_as_written_down() -> None:
 
 def test_only_wanted_images_are_computed_and_the_weights_of_others_get_no_gradient() -> None:
     network, images = ComplexPromptUNet(_unet(), restore_mean=False), _complex((16, 12))
-    every, _ = network(images)
-    wanted, _ = network(images, wanted=[1])
+    every, _ = network([images])
+    wanted, _ = network([images], wanted=[1])
     torch.testing.assert_close(wanted, every[:, [1]])
     wanted.abs().sum().backward()
     by_kernel = network.unet.last.weight.grad
@@ -131,15 +147,15 @@ def _complex(size: tuple[int, int]) -> Tensor:
 
 @pytest.mark.parametrize("size", [(16, 12), (15, 13), (1, 1), (5, 30)])
 def test_any_size_comes_back(size: tuple[int, int]) -> None:
-    output, _ = ComplexPromptUNet(_unet(), restore_mean=True)(_complex(size))
+    output, _ = ComplexPromptUNet(_unet(), restore_mean=True)([_complex(size)])
     assert output.shape == (2, 2, *size) and output.is_complex() and output.isfinite().all()
 
 
 def test_scale_and_mean_go_out_and_come_back() -> None:
     network, images = ComplexPromptUNet(_unet(), restore_mean=True), _complex((16, 12))
-    output, _ = network(images)
-    torch.testing.assert_close(network(1e-5 * images + 7 + 7j)[0], 1e-5 * output + 7 + 7j)
-    without, _ = ComplexPromptUNet(_unet(), restore_mean=False)(images)
+    output, _ = network([images])
+    torch.testing.assert_close(network([1e-5 * images + 7 + 7j])[0], 1e-5 * output + 7 + 7j)
+    without, _ = ComplexPromptUNet(_unet(), restore_mean=False)([images])
     mean = torch.cat([images.real, images.imag], 1).mean((1, 2, 3))[:, None, None, None]
     torch.testing.assert_close(without, output - torch.complex(mean, mean))
 
@@ -147,7 +163,7 @@ def test_scale_and_mean_go_out_and_come_back() -> None:
 def test_a_constant_sample_leaves_as_its_mean() -> None:
     images = torch.zeros(2, 2, 9, 8, dtype=torch.complex128)
     images[1] = 3 + 3j
-    output, _ = ComplexPromptUNet(_unet(), restore_mean=True)(images.requires_grad_())
+    output, _ = ComplexPromptUNet(_unet(), restore_mean=True)([images.requires_grad_()])
     torch.testing.assert_close(output, images)
     output.abs().sum().backward()
     assert images.grad is not None and images.grad.isfinite().all()
