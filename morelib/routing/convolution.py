@@ -8,6 +8,7 @@ pixels of eight channels are one pixel of sixteen, and nothing has to be moved:
   zeros around the copies cost less than the empty places did: with a 5x5 kernel and two channels a third of the time.
 * The gradient of its weights is that of a convolution between such wider pixels, which holds every product twice as
   often as needed, in pieces to be added. With 9 to 15 channels, which do not suit the library, it takes half the time.
+  Where inputs have more channels than outputs they change places, and the kernel comes out turned by half a circle.
 * The library shares the gradient of weights among threads by samples and blocks of channels. One sample of few channels
   it leaves to one thread. Slabs of lines make as many samples as there are threads.
 """
@@ -98,11 +99,14 @@ def input_gradient(grad: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return correlate(grad, weight.transpose(0, 1).flip(2, 3), bias)
 
 
-def weight_gradient(x: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:
+def weight_gradient(x: Tensor, grad: Tensor, shape: Sequence[int]) -> Tensor:
     """The gradient of `convolve` for a weight of this shape, from its input and its output's gradient."""
     out_channels, in_channels, kernel, _ = shape
     reach = kernel // 2
     n = _pixels(out_channels, grad)
+    if n > 1 and in_channels > out_channels:
+        turned = weight_gradient(grad, x, (in_channels, out_channels, kernel, kernel))
+        return turned.transpose(0, 1).flip(2, 3)
     if n == 1 and _awkward(in_channels) and _worthwhile(grad):
         n = math.gcd(2, x.shape[-1])
     if n == 1:
