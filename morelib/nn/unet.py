@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from morelib.nn.activation import Activation, Norm
-from morelib.routing.convolution import Convolution
+from morelib.routing.convolution import Convolution, convolve
 
 
 class ConvBlock(nn.Sequential):
@@ -83,8 +83,21 @@ class Decoder(nn.Module):
             enlarge, activate = up.children()
             assert isinstance(enlarge, nn.ConvTranspose2d)  # which nn.Sequential does not tell type checkers
             x = enlarge_by_matrix(x, enlarge.weight) if x.is_cuda else enlarge(x)
-            fits = x.shape[-2:] == skip.shape[-2:]
-            x = block(activate(x, skip) if fits else torch.cat([_fit(activate(x), skip), skip], 1))
+            if x.shape[-2:] != skip.shape[-2:]:
+                x = block(torch.cat([_fit(activate(x), skip), skip], 1))
+            elif torch.is_grad_enabled() or x.is_cuda:
+                x = block(activate(x, skip))
+            else:
+                # On a processor as few large maps as can be: such memory, once free, goes back to the system and comes
+                # again page by page, filled with zeros. Without joined channels a reconstruction takes a sixth less.
+                x = activate(x)
+                first, *others = block.children()
+                assert isinstance(first, Convolution)
+                of_x, of_skip = first.weight.split([x.shape[1], skip.shape[1]], 1)
+                x = convolve(x, of_x)
+                x.add_(convolve(skip, of_skip))
+                for layer in others:
+                    x = layer(x)
         return self.last(x)
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from morelib.nn.activation import Norm
 from morelib.nn.complex_io import standardise
 from morelib.nn.registry import build_model
-from morelib.nn.unet import enlarge_by_matrix
+from morelib.nn.unet import UNet, enlarge_by_matrix
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 4, 3), (1, 3, 1, 7)])
@@ -19,6 +20,19 @@ def test_the_matrix_product_is_the_transposed_convolution(shape: tuple[int, ...]
         results.append((output, *torch.autograd.grad(output.square().sum(), (x, layer.weight))))
     for plain, fast in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["none", "instance"])
+@pytest.mark.parametrize("size", [(16, 12), (13, 10)])
+def test_without_gradients_where_no_channels_are_joined_the_output_is_the_same(
+    norm: Norm, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    unet = UNet(2, 2, (4, 6, 8), norm).double()
+    x = torch.randn(2, 2, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        output = unet(x)
+    torch.testing.assert_close(output, unet(x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("axes", [(-2, -1), (1, 2, 3)])
