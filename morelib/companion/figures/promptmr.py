@@ -127,11 +127,12 @@ def look_inside(model: Unrolled, batch: Batch) -> list[Look]:
     """What the denoiser of each cascade reads and gives, for the first slice of a batch."""
     looks: list[Look] = []
 
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: tuple[Tensor, Any]) -> None:
-        # Channels are images x adjacent slices; the slice in the middle is the one that comes out.
-        stacks = (each[0].unflatten(0, (-1, model.adjacent)).cpu() for each in (inputs[0], output[0]))
-        read, gave = (stack[:, model.adjacent // 2] for stack in stacks)
-        looks.append(Look(read, gave[CORRECTION]))
+    middle = model.adjacent // 2  # the slice that comes out
+
+    def keep(_: nn.Module, inputs: tuple[Sequence[Tensor], ...], output: tuple[Tensor, Any]) -> None:
+        read = torch.stack([image[0, middle] for image in inputs[0]])
+        corrections = output[0][0].unflatten(0, (-1, model.adjacent))[CORRECTION]
+        looks.append(Look(read.cpu(), corrections[middle].cpu()))
 
     denoisers = [module for module in model.modules() if isinstance(module, PromptDenoiser)]
     with hooked((denoiser.unet, keep) for denoiser in denoisers):
