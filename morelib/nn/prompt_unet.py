@@ -96,7 +96,7 @@ class DecoderLevel(nn.Module):
         self.refine = ChannelAttentionBlock(out_channels)
 
     def forward(self, features: Tensor, skips: list[Tensor], past: tuple[Tensor, ...]) -> Tensor:
-        """`skips` of this level and those above, finest first; the last is taken away."""
+        """`skips` of this level and those above, finest first; the last is taken away, its memory is let go."""
         prompt = self.prompt(features)
         if past:
             mix, refine = self.recall
