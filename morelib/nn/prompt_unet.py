@@ -89,6 +89,7 @@ class DecoderLevel(nn.Module):
         self.blocks = attention_blocks(channels + prompt_channels, n_blocks)
         # Published as two steps, with the enlargement before the second. A 1x1 convolution works on pixels and bilinear
         # enlargement on channels, each linear: they commute, and the small image is four times cheaper to convolve.
+        # Then the two convolutions follow each other and are one, whose matrix is the product of theirs.
         self.narrow = nn.Sequential(
             nn.Conv2d(channels + prompt_channels, channels, 1, bias=False),
             nn.Conv2d(channels, out_channels, 1, bias=False),
@@ -102,7 +103,8 @@ class DecoderLevel(nn.Module):
             mix, refine = self.recall
             assert isinstance(mix, nn.Conv2d)  # which nn.Sequential does not tell type checkers
             features = refine(convolve_pixels((features, *past), mix.weight))
-        features = self.narrow(self.blocks(torch.cat([features, prompt], 1)))
+        inner, outer = (weight.flatten(1) for weight in self.narrow.parameters())
+        features = F.conv2d(self.blocks(torch.cat([features, prompt], 1)), (outer @ inner)[..., None, None])
         return self.refine(enlarge(features).add_(skips.pop()))
 
 
@@ -142,10 +144,21 @@ def convolve_pixels(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
 
 
 class PromptUNet(nn.Module):
-    """Encoder, bottleneck and prompted decoder. No normalisation layer anywhere, and no residual around the whole.
+    """Encoder, bottleneck and prompted decoder, between images of any size and brightness.
+
+    All images of a sample share one mean and one (unbiased) standard deviation: they are taken out before the encoder
+    and the standard deviation is put back behind the decoder. There is no normalisation layer, so this alone makes the
+    network equivariant to the scale of k-space. A shared one keeps the images of a sample comparable: the network can
+    still see that the residual A^H A x - A^H y is small.
+
+    A sample that is constant (a dead coil, an empty slice) has no standard deviation. It enters as zeros, but for
+    rounding, and leaves as its mean, not as NaN: what the network makes of it is multiplied by zero.
+
+    Each level halves the size. So images are padded with zeros, after the normalisation, so that the padding is the
+    mean brightness, half on each side and the odd pixel on the right and at the bottom; the output is cropped back.
 
     Args:
-        in_channels, out_channels: real channels.
+        in_channels, out_channels: real images.
         widths: one per level, finest first; the last is the bottleneck, so there are len(widths) - 1 levels.
         prompt_widths, prompt_sizes: channels and height of the prompts of each level, finest first.
         n_prompts: prompt images of each level.
@@ -154,8 +167,8 @@ class PromptUNet(nn.Module):
         history: earlier cascades whose decoder inputs are read again; 0 for none.
         learnable_prompts: see `Prompt`.
         zero_init: start the last convolution at zero, see `morelib.nn.unet.Decoder`.
-
-    Each level halves the size: inputs must be multiples of `size_multiple`. `ComplexPromptUNet` pads to that.
+        restore_mean: add the mean to each output as published. Right for an output that is an image; a correction that
+            is subtracted from an image starts at nothing only without it.
     """
 
     def __init__(
@@ -172,10 +185,11 @@ class PromptUNet(nn.Module):
         history: int,
         learnable_prompts: bool,
         zero_init: bool,
+        restore_mean: bool,
     ) -> None:
         super().__init__()
-        self.size_multiple = 2 ** (len(widths) - 1)
         self.history = history
+        self.restore_mean = restore_mean
         self.first = Convolution(in_channels, widths[0], 3)
         self.encoder = nn.ModuleList(
             attention_blocks(width, count) for width, count in zip(widths[:-1], encoder_blocks, strict=True)
@@ -193,13 +207,25 @@ class PromptUNet(nn.Module):
             nn.init.zeros_(self.last.weight)
 
     def forward(
-        self, x: Tensor, history: History | None = None, wanted: Sequence[int] | None = None
+        self, images: Sequence[Tensor], history: History | None = None, wanted: Sequence[int] | None = None
     ) -> tuple[Tensor, History]:
-        """(batch, in_channels, y, x) and the history of the cascade before, None in the first.
+        """Images, each (batch, some of in_channels, y, x), and the history of the cascade before, None in the first.
 
         Returns the output (batch, out_channels, y, x), of which only the channels `wanted` are computed unless it is
         None, and the history for the next cascade, empty without history.
+
+        The images come one by one, as whoever calls holds what is handed over until the end: joined, they would take as
+        much memory as the largest maps of the network.
         """
+        height, width = images[0].shape[-2:]
+        # Channels together in memory, as a processor convolves; all layers keep it so.
+        x = torch.cat([each.movedim(1, -1) for each in images], -1).movedim(-1, 1)
+        x, mean, std = standardise(x, (1, 2, 3))
+        multiple = 2 ** len(self.down)
+        pad_y, pad_x = -height % multiple, -width % multiple
+        top, left = pad_y // 2, pad_x // 2
+        if pad_y or pad_x:
+            x = F.pad(x, (left, pad_x - left, top, pad_y - top))
         x = self.first(x)
         skips = []
         for blocks, skip, down in zip(self.encoder, self.skips, self.down, strict=True):
@@ -218,33 +244,20 @@ class PromptUNet(nn.Module):
         # By views: a list as an index would be copied to a GPU, which cannot be recorded.
         kernel = self.last.weight
         kernel = kernel if wanted is None else torch.stack([kernel[channel] for channel in wanted])
-        return convolve(x, kernel), tuple(new_history)
+        x = convolve(x, kernel)[..., top : top + height, left : left + width].to(std.dtype) * std
+        return x + mean if self.restore_mean else x, tuple(new_history)
 
 
 class ComplexPromptUNet(nn.Module):
-    """A prompt U-Net for complex images, (batch, n, y, x) to (batch, n', y, x), of any size and brightness.
-
-    All n images of a sample, real and imaginary parts, share one mean and one (unbiased) standard deviation: they are
-    taken out before the U-Net and the standard deviation is put back behind it. The published network has no further
-    normalisation, so this alone makes it equivariant to the scale of k-space. A shared one keeps the images of a sample
-    comparable: the network can still see that the residual A^H A x - A^H y is small.
-
-    A sample that is constant (a dead coil, an empty slice) has no standard deviation. It enters as zeros, but for
-    rounding, and leaves as its mean, not as NaN: what the U-Net makes of it is multiplied by zero.
-
-    Images are padded with zeros to a multiple of `size_multiple` after the normalisation, so that the padding is the
-    mean brightness, half on each side and the odd pixel on the right and at the bottom; the output is cropped back.
+    """A prompt U-Net for complex images, (batch, n, y, x) to (batch, n', y, x).
 
     Args:
-        unet: takes 2 n real channels, all real parts first, and gives 2 n' in the same order.
-        restore_mean: add the mean to each output as published. Right for an output that is an image; a correction that
-            is subtracted from an image starts at nothing only without it.
+        unet: takes 2 n real images, all real parts first, and gives 2 n' in the same order.
     """
 
-    def __init__(self, unet: PromptUNet, restore_mean: bool) -> None:
+    def __init__(self, unet: PromptUNet) -> None:
         super().__init__()
         self.unet = unet
-        self.restore_mean = restore_mean
 
     def forward(
         self, images: Sequence[Tensor], history: History | None = None, wanted: Sequence[int] | None = None
@@ -256,18 +269,6 @@ class ComplexPromptUNet(nn.Module):
         channels = (
             None if wanted is None else [*wanted, *(self.unet.last.out_channels // 2 + i for i in wanted)]
         )
-        height, width = images[0].shape[-2:]
         parts = [each.real for each in images] + [each.imag for each in images]
-        # Channels together in memory, as a processor convolves; all layers keep it so.
-        x = torch.cat([part.movedim(1, -1) for part in parts], -1).movedim(-1, 1)
-        x, mean, std = standardise(x, (1, 2, 3))
-        pad_y, pad_x = -height % self.unet.size_multiple, -width % self.unet.size_multiple
-        top, left = pad_y // 2, pad_x // 2
-        if pad_y or pad_x:
-            x = F.pad(x, (left, pad_x - left, top, pad_y - top))
-        x, history = self.unet(x, history, channels)
-        # Under mixed precision the U-Net ends in a short format, which complex numbers do not have.
-        x = x[..., top : top + height, left : left + width].to(std.dtype) * std
-        if self.restore_mean:
-            x = x + mean
+        x, history = self.unet(parts, history, channels)
         return torch.complex(*x.chunk(2, 1)), history

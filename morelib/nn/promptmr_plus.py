@@ -202,14 +202,19 @@ def promptmr_plus(
 
     def new_denoiser() -> PromptDenoiser:
         channels = 2 * adjacent * (N_INPUTS if adaptive_input else 1)
-        cascade_unet = unet(channels, channels, widths, prompt_widths, history=history, zero_init=zero_init)
-        complex_unet = ComplexPromptUNet(cascade_unet, restore_mean)
-        return PromptDenoiser(complex_unet, adjacent, adaptive_input, checkpointing)
+        cascade_unet = unet(
+            channels,
+            channels,
+            widths,
+            prompt_widths,
+            history=history,
+            zero_init=zero_init,
+            restore_mean=restore_mean,
+        )
+        return PromptDenoiser(ComplexPromptUNet(cascade_unet), adjacent, adaptive_input, checkpointing)
 
     channels = 2 * adjacent if sens_adjacent else 2
     halves, prompt_halves = [width // 2 for width in widths], [width // 2 for width in prompt_widths]
-    sens_unet = unet(channels, channels, halves, prompt_halves, history=0, zero_init=False)
-    sensitivity = PromptSensitivityNetwork(
-        ComplexPromptUNet(sens_unet, restore_mean=True), sens_adjacent, checkpointing
-    )
+    sens_unet = unet(channels, channels, halves, prompt_halves, history=0, zero_init=False, restore_mean=True)
+    sensitivity = PromptSensitivityNetwork(ComplexPromptUNet(sens_unet), sens_adjacent, checkpointing)
     return Unrolled((new_denoiser() for _ in range(cascades)), sensitivity, "image", adjacent)

@@ -18,11 +18,11 @@ from morelib.nn.prompt_unet import (
 from morelib.routing.convolution import plainly
 
 
-def _unet(history: int = 0, channels: int = 4) -> PromptUNet:
+def _unet(history: int = 0, restore_mean: bool = False) -> PromptUNet:
     torch.manual_seed(0)
     return PromptUNet(
-        channels,
-        channels,
+        4,
+        4,
         widths=(4, 6, 8),
         prompt_widths=(2, 4),
         prompt_sizes=(6, 4),
@@ -33,6 +33,7 @@ def _unet(history: int = 0, channels: int = 4) -> PromptUNet:
         history=history,
         learnable_prompts=False,
         zero_init=False,
+        restore_mean=restore_mean,
     ).double()
 
 
@@ -78,7 +79,7 @@ def test_enlarging_by_a_convolution_equals_interpolation(size: tuple[int, int]) 
 
 
 def test_images_may_come_one_by_one_or_joined() -> None:
-    network, images = ComplexPromptUNet(_unet(), restore_mean=True), _complex((15, 12))
+    network, images = ComplexPromptUNet(_unet(restore_mean=True)), _complex((15, 12))
     torch.testing.assert_close(network([images])[0], network(images.split(1, 1))[0])
 
 
@@ -88,7 +89,7 @@ def test_history_holds_decoder_inputs_newest_first_coarsest_level_first() -> Non
     read: list[Tensor] = []
     unet.decoder[0].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     for shift in range(4):
-        _, history = unet(x + shift, histories[-1] if histories else None)
+        _, history = unet([x.roll(shift, -1)], histories[-1] if histories else None)
         histories.append(history)
     assert [tuple(level[0].shape[1:]) for level in histories[0]] == [(8, 4, 3), (6, 8, 6)]
     # Before the first cascade there was nothing, so that its own features fill the places.
@@ -98,16 +99,16 @@ def test_history_holds_decoder_inputs_newest_first_coarsest_level_first() -> Non
 
 
 def test_without_history_nothing_is_kept() -> None:
-    _, history = _unet()(_input())
+    _, history = _unet()([_input()])
     assert history == ((), ())
 
 
 def test_earlier_features_matter() -> None:
     unet, x = _unet(history=1), _input()
-    first, history = unet(x)
-    torch.testing.assert_close(unet(x, history)[0], first)  # the same features again
-    _, other = unet(x + 1)
-    assert not torch.allclose(unet(x, other)[0], first)
+    first, history = unet([x])
+    torch.testing.assert_close(unet([x], history)[0], first)  # the same features again
+    _, other = unet([x.flip(-1)])
+    assert not torch.allclose(unet([x], other)[0], first)
 
 
 def test_a_1x1_convolution_of_maps_side_by_side_is_the_sum_of_one_each() -> None:
@@ -130,7 +131,7 @@ def test_operations_are_counted_as_written_down() -> None:
 
 
 def test_only_wanted_images_are_computed_and_the_weights_of_others_get_no_gradient() -> None:
-    network, images = ComplexPromptUNet(_unet(), restore_mean=False), _complex((16, 12))
+    network, images = ComplexPromptUNet(_unet()), _complex((16, 12))
     every, _ = network([images])
     wanted, _ = network([images], wanted=[1])
     torch.testing.assert_close(wanted, every[:, [1]])
@@ -147,15 +148,15 @@ def _complex(size: tuple[int, int]) -> Tensor:
 
 @pytest.mark.parametrize("size", [(16, 12), (15, 13), (1, 1), (5, 30)])
 def test_any_size_comes_back(size: tuple[int, int]) -> None:
-    output, _ = ComplexPromptUNet(_unet(), restore_mean=True)([_complex(size)])
+    output, _ = ComplexPromptUNet(_unet(restore_mean=True))([_complex(size)])
     assert output.shape == (2, 2, *size) and output.is_complex() and output.isfinite().all()
 
 
 def test_scale_and_mean_go_out_and_come_back() -> None:
-    network, images = ComplexPromptUNet(_unet(), restore_mean=True), _complex((16, 12))
+    network, images = ComplexPromptUNet(_unet(restore_mean=True)), _complex((16, 12))
     output, _ = network([images])
     torch.testing.assert_close(network([1e-5 * images + 7 + 7j])[0], 1e-5 * output + 7 + 7j)
-    without, _ = ComplexPromptUNet(_unet(), restore_mean=False)([images])
+    without, _ = ComplexPromptUNet(_unet())([images])
     mean = torch.cat([images.real, images.imag], 1).mean((1, 2, 3))[:, None, None, None]
     torch.testing.assert_close(without, output - torch.complex(mean, mean))
 
@@ -163,7 +164,7 @@ def test_scale_and_mean_go_out_and_come_back() -> None:
 def test_a_constant_sample_leaves_as_its_mean() -> None:
     images = torch.zeros(2, 2, 9, 8, dtype=torch.complex128)
     images[1] = 3 + 3j
-    output, _ = ComplexPromptUNet(_unet(), restore_mean=True)([images.requires_grad_()])
+    output, _ = ComplexPromptUNet(_unet(restore_mean=True))([images.requires_grad_()])
     torch.testing.assert_close(output, images)
     output.abs().sum().backward()
     assert images.grad is not None and images.grad.isfinite().all()
