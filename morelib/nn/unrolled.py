@@ -134,6 +134,7 @@ class Unrolled(nn.Module):
 
     def _unroll_image(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, Records]:
         zero_filled = sense.combine(measured)
+        del measured  # as large as the data of all coils, and not read again
         image, memory, records = zero_filled, None, []
         for cascade in self.cascades:
             normal = sense.gram(image)
@@ -145,6 +146,7 @@ class Unrolled(nn.Module):
 
     def _unroll_hard(self, measured: Tensor, sense: HybridSense) -> tuple[Tensor, Records]:
         zero_filled, coverage = sense.combine(measured), sense.coverage()
+        del measured  # as above
         image, memory, records = zero_filled, None, []
         for cascade in self.cascades:
             denoised, record, memory = cascade.denoiser(image, Context(zero_filled, memory=memory))
