@@ -182,10 +182,10 @@ def _awkward(in_channels: int) -> bool:
 def _worthwhile(x: Tensor) -> bool:
     """Whether pixels are many and lie as they must, on a processor with the kernels that this was measured with."""
     return (
-        not plain.get()
+        by_hand(x)  # first: of what follows a compiler can make no graph
+        and not plain.get()
         and x.shape[-2] * x.shape[-1] >= MANY
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and by_hand(x)
     )
 
 

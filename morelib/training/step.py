@@ -146,10 +146,10 @@ def new_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimize
     return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
-def compile_unets(model: nn.Module) -> None:
-    """Compile the U-Nets of `model` by `torch.compile`, in place: names of parameters stay."""
+def compile_unets(model: nn.Module, **options: Any) -> None:
+    """Compile the U-Nets of `model` by `torch.compile` with its options, in place: names of parameters stay."""
     # Sizes, widths and modes meet in the same few functions; beyond the limit they would quietly not be compiled.
     torch._dynamo.config.recompile_limit = 64
     for module in model.modules():
         if isinstance(module, Encoder | Decoder | PromptUNet):
-            module.compile()
+            module.compile(**options)

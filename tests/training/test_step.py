@@ -13,7 +13,7 @@ from morelib.nn.graphs import Replayed, copied, recordable
 from morelib.nn.more import routings
 from morelib.physics.masks import acs_columns
 from morelib.training.config import TrainConfig
-from morelib.training.step import TrainStep, new_optimizer
+from morelib.training.step import TrainStep, compile_unets, new_optimizer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 SIZES: dict[str, Any] = {"cascades": 2, "widths": (4, 6, 8)}
@@ -53,6 +53,29 @@ def test_a_step_lowers_the_loss_of_its_batch() -> None:
     terms = _train(step, [batch] * 8)
     assert terms[-1]["train_ssim_loss"] < terms[0]["train_ssim_loss"]
     assert "loss" not in terms[0]
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf"
+)  # the compiler looks at it
+@pytest.mark.parametrize("size", [(48, 32), (192, 176)])  # below and above what a processor convolves by hand
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_u_net_compiles_to_one_graph_with_the_same_result(name: str, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model, batch = build_model(name, **SIZES, **NETWORKS[name], zero_init=False), _batch(0, size=size)
+    images, gradients = [], []
+    for compiled in (False, True):
+        if compiled:
+            compile_unets(model, backend="eager", fullgraph=True)
+        torch.manual_seed(1)  # for the router's noise
+        images.append(model(batch.kspace, batch.mask, batch.n_acs).image)
+        model.zero_grad()
+        images[-1].sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch._dynamo.reset()
+    torch.testing.assert_close(images[1], images[0], rtol=1e-4, atol=1e-5)
+    difference = torch.linalg.vector_norm(gradients[1] - gradients[0])
+    assert difference < 1e-3 * torch.linalg.vector_norm(gradients[0])
 
 
 @pytest.mark.parametrize("name", NETWORKS)
