@@ -29,12 +29,21 @@ class Door:
         A constant part (a dead coil) has no standard deviation; it enters as zeros, but for rounding, and leaves as it
         was, not as NaN.
         """
-        height, width = image.shape[-2:]
-        x = torch.view_as_real(image).permute(0, 3, 1, 2)
-        x, mean, std = standardise(x, (-2, -1))
-        pad_y, pad_x = -height % SIZE_MULTIPLE, -width % SIZE_MULTIPLE
+        return cls.enter_channels(torch.view_as_real(image).permute(0, 3, 1, 2), (-2, -1), SIZE_MULTIPLE)
+
+    @classmethod
+    def enter_channels(cls, x: Tensor, axes: tuple[int, ...], multiple: int) -> tuple[Tensor, "Door"]:
+        """`enter` for real channels (batch, channels, y, x), standardised over `axes`.
+
+        Zeros are added after that, so that they are the mean brightness: half on each side, the odd one on the right
+        and at the bottom, to multiples of `multiple`.
+        """
+        height, width = x.shape[-2:]
+        x, mean, std = standardise(x, axes)
+        pad_y, pad_x = -height % multiple, -width % multiple
         top, left = pad_y // 2, pad_x // 2
-        x = F.pad(x, (left, pad_x - left, top, pad_y - top))
+        if pad_y or pad_x:  # else a copy
+            x = F.pad(x, (left, pad_x - left, top, pad_y - top))
         return x, cls(mean, std, top, left, (height, width))
 
     def leave(self, channels: Tensor, restore_mean: bool = True) -> Tensor:
@@ -42,13 +51,16 @@ class Door:
 
         Without the mean, channels of zero leave as zero: right for a correction that is subtracted from an image.
         """
+        x = self.leave_channels(channels, restore_mean)
+        return torch.view_as_complex(x.permute(0, 2, 3, 1).contiguous())
+
+    def leave_channels(self, channels: Tensor, restore_mean: bool) -> Tensor:
+        """`leave` for channels that stay real, (batch, channels, y, x)."""
         height, width = self.size
         # Under mixed precision the U-Net ends in a short format, which complex numbers do not have.
         channels = channels.to(self.std.dtype)
         x = channels[..., self.top : self.top + height, self.left : self.left + width] * self.std
-        if restore_mean:
-            x = x + self.mean
-        return torch.view_as_complex(x.permute(0, 2, 3, 1).contiguous())
+        return x + self.mean if restore_mean else x
 
 
 def standardise(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:

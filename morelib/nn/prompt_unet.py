@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from morelib.nn.complex_io import standardise
+from morelib.nn.complex_io import Door
 from morelib.routing.cab import ChannelAttentionBlock
 from morelib.routing.convolution import Convolution, by_hand, convolve, plain
 
@@ -154,8 +154,7 @@ class PromptUNet(nn.Module):
     A sample that is constant (a dead coil, an empty slice) has no standard deviation. It enters as zeros, but for
     rounding, and leaves as its mean, not as NaN: what the network makes of it is multiplied by zero.
 
-    Each level halves the size. So images are padded with zeros, after the normalisation, so that the padding is the
-    mean brightness, half on each side and the odd pixel on the right and at the bottom; the output is cropped back.
+    Each level halves the size. So images are padded, as `Door` does it, and the output is cropped back.
 
     Args:
         in_channels, out_channels: real images.
@@ -217,15 +216,9 @@ class PromptUNet(nn.Module):
         The images come one by one, as whoever calls holds what is handed over until the end: joined, they would take as
         much memory as the largest maps of the network.
         """
-        height, width = images[0].shape[-2:]
         # Channels together in memory, as a processor convolves; all layers keep it so.
         x = torch.cat([each.movedim(1, -1) for each in images], -1).movedim(-1, 1)
-        x, mean, std = standardise(x, (1, 2, 3))
-        multiple = 2 ** len(self.down)
-        pad_y, pad_x = -height % multiple, -width % multiple
-        top, left = pad_y // 2, pad_x // 2
-        if pad_y or pad_x:
-            x = F.pad(x, (left, pad_x - left, top, pad_y - top))
+        x, door = Door.enter_channels(x, (1, 2, 3), 2 ** len(self.down))
         x = self.first(x)
         skips = []
         for blocks, skip, down in zip(self.encoder, self.skips, self.down, strict=True):
@@ -244,8 +237,7 @@ class PromptUNet(nn.Module):
         # By views: a list as an index would be copied to a GPU, which cannot be recorded.
         kernel = self.last.weight
         kernel = kernel if wanted is None else torch.stack([kernel[channel] for channel in wanted])
-        x = convolve(x, kernel)[..., top : top + height, left : left + width].to(std.dtype) * std
-        return x + mean if self.restore_mean else x, tuple(new_history)
+        return door.leave_channels(convolve(x, kernel), self.restore_mean), tuple(new_history)
 
 
 class ComplexPromptUNet(nn.Module):

@@ -56,8 +56,8 @@ def test_a_step_lowers_the_loss_of_its_batch() -> None:
 
 
 @pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor that is not a leaf"
-)  # the compiler looks at it
+    "ignore:The .grad attribute of a Tensor that is not"
+)  # PyTorch's compiler reads it
 @pytest.mark.parametrize("size", [(48, 32), (192, 176)])  # below and above what a processor convolves by hand
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_u_net_compiles_to_one_graph_with_the_same_result(name: str, size: tuple[int, int]) -> None:
