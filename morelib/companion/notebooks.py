@@ -27,11 +27,12 @@ CHAPTERS = (
     Chapter("02_varnet_unroll"),
     Chapter("03_router"),
     Chapter("04_load_balancing", minutes=0.5),
-    Chapter("05_training", minutes=4),
-    Chapter("06_table_1", needs=("05_training", "08_promptmr_plus", "09_hifi_mamba_v2")),
+    Chapter("05_training", minutes=2),
+    Chapter("06_table_1", needs=("05_training", "08_promptmr_plus", "09_hifi_mamba_v2", "10_controls")),
     Chapter("07_figure_2", needs=("05_training",)),
     Chapter("08_promptmr_plus", minutes=3),
     Chapter("09_hifi_mamba_v2", minutes=2),
+    Chapter("10_controls", minutes=3),
     Chapter("12_cost", minutes=0.5),
 )
 

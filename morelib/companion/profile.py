@@ -113,10 +113,17 @@ class Profile:
     split: Split
     mask: Masks
     model: NetworkSize
-    models: dict[str, dict[str, Any]]  # by arm: further options of `build_model`, and the arm's `network`
+    models: dict[
+        str, dict[str, Any]
+    ]  # by arm: further options of `build_model`, the arm's `network` and `seeds`
     seeds: tuple[int, ...]
     training: TrainConfig
     evaluation: Evaluation
+
+    def __post_init__(self) -> None:
+        for arm, options in self.models.items():
+            if "seeds" in options:
+                _parse(tuple[int, ...], options["seeds"], f"models.{arm}.seeds")
 
     def network(self, arm: str) -> str:
         """The network that `arm` trains: what its entry in `models` says, else the one of its own name.
@@ -124,6 +131,10 @@ class Profile:
         So one network may be trained several times, with other options: a dense one as large as MoRE, say.
         """
         return str(self.models.get(arm, {}).get("network", arm))
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """The seeds with which `arm` is trained: what its entry in `models` says, else those of the profile."""
+        return tuple(self.models.get(arm, {}).get("seeds", self.seeds))
 
 
 def _folder() -> Path:

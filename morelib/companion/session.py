@@ -126,7 +126,7 @@ class Companion:
         known = options_of(network)
         shared = {name: value for name, value in asdict(self.profile.model).items() if name in known}
         own = self.profile.models.get(model, {})
-        return shared | {name: value for name, value in own.items() if name != "network"}
+        return shared | {name: value for name, value in own.items() if name not in ("network", "seeds")}
 
     def run_folder(self, model: str, seed: int) -> Path:
         """Where the training run of arm `model` with `seed` lives."""
@@ -186,12 +186,11 @@ class Companion:
         return load_run(self.run_folder(model, seed))[0]
 
     def trained_seeds(self, model: str) -> list[int]:
-        """The seeds of the profile with which `model` has been trained. UserError where there is none yet."""
-        seeds = [
-            s for s in self.profile.seeds if (self.run_folder(model, s) / "weights.safetensors").is_file()
-        ]
+        """Those seeds of arm `model` with which it has been trained. UserError where there is none yet."""
+        planned = self.profile.seeds_of(model)
+        seeds = [s for s in planned if (self.run_folder(model, s) / "weights.safetensors").is_file()]
         if not seeds:
-            self.trained(model, self.profile.seeds[0])  # says what to do
+            self.trained(model, planned[0])  # says what to do
         return seeds
 
     def run_card(self, seeds: Sequence[int] | None = None, **more: Any) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def test_the_paper_profile_is_the_paper() -> None:
     [
         ("seeds:", "seedz:", "unknown key seedz"),
         ("seeds: [0]\n", "", "key seeds is missing"),
+        ("v2: {blocks", "v2: {seeds: 0, blocks", "models.hifi_mamba_v2.seeds is 0; it must be a list"),
         ("knee: random, ", "", "key mask.knee is missing"),
         ("cascades: 3", "cascades: three", "model.cascades is 'three'; it must be of type int"),
         ("widths: [8, 12, 16, 20]", "widths: 8", "model.widths is 8; it must be a list"),

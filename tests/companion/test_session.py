@@ -24,8 +24,8 @@ model: {{cascades: 1, widths: [4, 6], sens_widths: [4, 6]}}
 models:
   e2e_varnet: {{}}
   more: {{n_experts: 2, top_k: 1}}
-  wide: {{network: e2e_varnet, widths: [6, 8]}}
-seeds: [0]
+  wide: {{network: e2e_varnet, seeds: [0], widths: [6, 8]}}
+seeds: [0, 1]
 training: {{epochs: {epochs}}}
 evaluation: {{bootstrap_samples: 100}}
 """
@@ -96,6 +96,7 @@ def test_an_arm_is_a_network_under_a_name_of_its_own(root: Path) -> None:
     options = json.loads(json.dumps(tiny.model_options("wide")))
     assert config["model"] == {"name": "e2e_varnet", "options": options}
     assert model.cascades[0].denoiser.unet.decoder.last.in_channels == 6
+    assert (tiny.profile.seeds_of("wide"), tiny.profile.seeds_of("more")) == ((0,), (0, 1))
     assert tiny.trained_seeds("wide") == [0]
 
 

@@ -43,9 +43,9 @@ def _range(numbers: Sequence[int], unit: str) -> str:
 
 
 def training_table(
-    runs: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Sequence[int], caption: str
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], seeds: Mapping[str, Sequence[int]], caption: str
 ) -> Table:
-    """One row per run, from the `summary` of each system's runs by seed."""
+    """One row per run, from the `summary` of each system's runs and the seeds of these runs."""
     header = ("run", "epochs", "steps", "best epoch", "validation SSIM", "time")
     rows = tuple(
         (
@@ -55,7 +55,7 @@ def training_table(
             f"{run['seconds']:.0f} s",
         )
         for system, summaries in runs.items()
-        for seed, run in zip(seeds, summaries, strict=True)
+        for seed, run in zip(seeds[system], summaries, strict=True)
     )
     return Table(header, rows, caption)
 
