@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from morelib.companion.bench.result import Row
 from morelib.evaluation import VolumeScore, compare
 from morelib.evaluation.statistics import ALL, average_seeds, means_by_category
 from morelib.files import read_json
@@ -51,3 +52,46 @@ def test_the_scores_in_the_readme(runs: Runs) -> None:
     )
     assert told is not None
     assert list(told.groups()) == means
+
+
+FASTMRI, DENSE = "fastmri.models.VarNet, same weights", "E2EVarNet, same widths"
+PUBLISHED = "E2EVarNet as published (instance normalisation), same widths"
+MORE, PROMPTMR = "MoRE N=8, K=1, ", "PromptMR+, preset paper, "
+# What the lines of the table of speed are, in their order: `what` and the beginning of `against`.
+LINES = (
+    ("E2EVarNet, forward", FASTMRI),
+    ("E2EVarNet, step", FASTMRI),
+    (f"{MORE}router as printed, 16 cached inputs, step", "E2EVarNet of MoRE's active size"),
+    (f"{MORE}router as printed, 16 cached inputs, step", DENSE),
+    (f"{MORE}router_width 16, 16 cached inputs, step", DENSE),
+    (f"{MORE}router as printed, no cached inputs, step", DENSE),
+    (f"{PROMPTMR}forward", DENSE),
+    (f"{PROMPTMR}step", DENSE),
+    (f"{PROMPTMR}forward", PUBLISHED),
+    (f"{PROMPTMR}step", PUBLISHED),
+)
+MACHINES = ("epyc-2-cores-full-size", "epyc-2-cores-256x144", "h100-full-size")
+
+
+def test_the_table_of_speed_on_the_page_on_limits() -> None:
+    page = (ROOT / "book" / "limits.md").read_text(encoding="utf-8").partition("## Speed")[2]
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line[:2] == "| "
+    ]
+    (_, *head), *body, (_, *commits, _) = lines
+    assert len(head) == len(MACHINES) + 1
+    files = [read_json(ROOT / "book" / "results" / "bench" / f"model-{machine}.json") for machine in MACHINES]
+    assert [file["run_card"]["commit"][:7] for file in files] == commits
+    for (label, *cells, _), (what, against) in zip(body, LINES, strict=True):
+        for cell, file in zip(cells, files, strict=True):
+            found = [
+                row
+                for row in (Row(**row) for row in file["rows"])
+                if row.what == what and row.against.startswith(against) and row.times
+            ]
+            if not found:
+                assert cell == "not measured", label
+                continue
+            number = cell.strip("*")
+            assert number == f"{found[0].value:.{len(number.partition('.')[2])}f}", label
+            assert (cell != number) == (found[0].holds is False), f"{label}: bold where the goal is missed"
