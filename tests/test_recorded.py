@@ -1,4 +1,4 @@
-"""What pages say of the recorded `cpu` run is what was recorded."""
+"""What pages say of recorded runs is what was recorded."""
 
 import re
 from pathlib import Path

@@ -113,9 +113,7 @@ class Profile:
     split: Split
     mask: Masks
     model: NetworkSize
-    models: dict[
-        str, dict[str, Any]
-    ]  # by arm: further options of `build_model`, the arm's `network` and `seeds`
+    models: dict[str, dict[str, Any]]  # by arm: options of `build_model`, the arm's `network`, its `seeds`
     seeds: tuple[int, ...]
     training: TrainConfig
     evaluation: Evaluation
