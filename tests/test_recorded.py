@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from morelib.companion.bench.model import DENSE, FASTMRI, PUBLISHED
 from morelib.companion.bench.result import Row
 from morelib.evaluation import VolumeScore, compare
 from morelib.evaluation.statistics import ALL, average_seeds, means_by_category
@@ -54,8 +55,6 @@ def test_the_scores_in_the_readme(runs: Runs) -> None:
     assert list(told.groups()) == means
 
 
-FASTMRI, DENSE = "fastmri.models.VarNet, same weights", "E2EVarNet, same widths"
-PUBLISHED = "E2EVarNet as published (instance normalisation), same widths"
 MORE, PROMPTMR = "MoRE N=8, K=1, ", "PromptMR+, preset paper, "
 # What the lines of the table of speed are, in their order: `what` and the beginning of `against`.
 LINES = (

@@ -130,6 +130,11 @@ class Profile:
         """
         return str(self.models.get(arm, {}).get("network", arm))
 
+    def options(self, arm: str) -> dict[str, Any]:
+        """The options of `build_model` that are the arm's own."""
+        own = self.models.get(arm, {})
+        return {name: value for name, value in own.items() if name not in ("network", "seeds")}
+
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """The seeds with which `arm` is trained: what its entry in `models` says, else those of the profile."""
         return tuple(self.models.get(arm, {}).get("seeds", self.seeds))

@@ -125,8 +125,7 @@ class Companion:
             raise UserError(f"unknown model {network!r}; profile {self.profile.name} has {arms}")
         known = options_of(network)
         shared = {name: value for name, value in asdict(self.profile.model).items() if name in known}
-        own = self.profile.models.get(model, {})
-        return shared | {name: value for name, value in own.items() if name not in ("network", "seeds")}
+        return shared | self.profile.options(model)
 
     def run_folder(self, model: str, seed: int) -> Path:
         """Where the training run of arm `model` with `seed` lives."""

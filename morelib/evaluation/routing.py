@@ -1,5 +1,6 @@
 """What a network's routers do on a data set: collected per slice, with the labels to compare them to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 
 from morelib.data.batches import Batch
 from morelib.data.dataset import SliceDataset
-from morelib.evaluation.evaluate import Model, ready, reconstruct_volume
+from morelib.evaluation.evaluate import Model, OnSlice, ready, reconstruct_volume
 from morelib.nn import Reconstruction
 from morelib.nn.hooks import hooked
 from morelib.nn.more import denoisers_of
+from morelib.nn.unrolled import Unrolled
 from morelib.routing.router import RouterOutput
 from morelib.routing.selection import select_top_k
 
@@ -62,10 +64,7 @@ def collect_routing(
         records.append(output)
         labels.extend(zip(batch.acquisition, batch.volume, strict=True))
 
-    with ready(model, device) as run:
-        for dataset in datasets:
-            for number in range(len(dataset.volumes)):
-                reconstruct_volume(run, (dataset[item] for item in dataset.items_of(number)), device, keep)
+    _reconstruct(model, datasets, device, keep)
 
     def stack(name: str) -> Tensor:
         rows = [torch.stack([getattr(r, name) for r in output.routing or ()]) for output in records]
@@ -93,14 +92,43 @@ def collect_control(
     with hooked((router, listen) for router in {denoiser.router for denoiser in denoisers_of(model)}):
         collected = collect_routing(model, *datasets, device=device)
 
-    def stack(values: list[Tensor]) -> Tensor:
-        return torch.cat(values).unflatten(0, (-1, len(others))).transpose(0, 1).cpu()
-
-    gates = stack([output.gates for output in outputs])
+    gates = _by_cascade([output.gates for output in outputs], len(others))
+    embedding = _by_cascade([output.embedding for output in outputs], len(others))
     selected = select_top_k(gates, collected.selected.shape[-1])
-    return replace(
-        collected, gates=gates, selected=selected, embedding=stack([output.embedding for output in outputs])
-    )
+    return replace(collected, gates=gates, selected=selected, embedding=embedding)
+
+
+def collect_scales(model: Unrolled, dataset: SliceDataset, device: torch.device | str = "cpu") -> Tensor:
+    """The gates of a network of `GatedDenoiser`, each the scale of a correction: (cascades, slices of `dataset`)."""
+    routers = [cascade.denoiser.router for cascade in model.cascades]
+    gates: list[Tensor] = []
+
+    def listen(_: nn.Module, __: tuple[Tensor, ...], output: RouterOutput) -> None:
+        gates.append(output.logits.sigmoid())  # as `GatedDenoiser` does
+
+    with hooked((router, listen) for router in routers):  # type: ignore[misc]
+        _reconstruct(model, [dataset], device)
+    return _by_cascade(gates, len(routers)).squeeze(-1)
+
+
+def _reconstruct(
+    model: Model,
+    datasets: Sequence[SliceDataset],
+    device: torch.device | str,
+    on_slice: OnSlice | None = None,
+) -> None:
+    """Every slice, for what can be overheard."""
+    with ready(model, device) as run:
+        for dataset in datasets:
+            for number in range(len(dataset.volumes)):
+                reconstruct_volume(
+                    run, (dataset[item] for item in dataset.items_of(number)), device, on_slice
+                )
+
+
+def _by_cascade(heard: Sequence[Tensor], cascades: int) -> Tensor:
+    """What routers gave one slice, (1, n), cascade by cascade and slice by slice: (cascades, slices, n)."""
+    return torch.cat(list(heard)).unflatten(0, (-1, cascades)).transpose(0, 1).cpu()
 
 
 def without_common_part(collected: CollectedRouting, network: nn.Module) -> CollectedRouting:

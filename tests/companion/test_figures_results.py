@@ -54,7 +54,7 @@ def test_runs_of_several_seeds_are_told_one_by_one_and_together() -> None:
     runs = [summary(LOG), summary(LOG[:2])]
     assert trained_for(runs) == "2 to 3 epochs,\n20 to 30 steps"
     assert trained_for(runs[:1]) == "3 epochs,\n30 steps"
-    rows = training_table({"more": runs}, {"more": (0, 7)}, "Runs.").rows
+    rows = training_table({"more": runs}, {"more": (0, 7)}, zero_filled=0.6).rows
     assert [row[0] for row in rows] == ["MoRE, seed 0", "MoRE, seed 7"]
     assert rows[1][1:] == ("2", "20", "2", "70.00 %", "6 s")
 

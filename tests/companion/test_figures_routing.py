@@ -93,3 +93,13 @@ def test_runs_are_drawn_and_tabled_one_by_one() -> None:
     states = {name: [run.final for run in seeds] for name, seeds in runs.items()}
     rows = balancing.outcome_table(states, "caption").rows
     assert rows[0] == ("a", "1.38\n(1.00 to 1.75)", "0.50", "0.100", "0.00")
+
+
+def test_scales_are_tabled_by_seed_and_cascade() -> None:
+    rows = routing.scales_table(
+        {0: torch.tensor([[0.25, 0.75], [1.0, 1.0]]), 3: torch.zeros(2, 1)}, "Gates."
+    ).rows
+    assert [row[0] for row in rows] == [
+        f"seed {seed}, cascade {number}" for seed in (0, 3) for number in (1, 2)
+    ]
+    assert rows[0][1:] == ("0.250", "0.500", "0.750")

@@ -14,6 +14,7 @@ from morelib.evaluation.routing import (
     CollectedRouting,
     collect_control,
     collect_routing,
+    collect_scales,
     neighbour_accuracy,
     tsne,
     without_common_part,
@@ -121,3 +122,18 @@ def test_tsne_is_deterministic_and_keeps_clusters_apart() -> None:
     centres = [first[names == name].mean(0) for name in "ab"]
     spread = max(first[names == name].std() for name in "ab")
     assert np.linalg.norm(centres[0] - centres[1]) > spread
+
+
+def test_the_scales_are_those_of_the_gated_control(fastmri_files: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model("gated_dense", cascades=2, widths=(4, 6), sens_widths=(2, 4))
+    for cascade, bias in zip(model.cascades, (20.0, -1.0), strict=True):
+        router = cascade.denoiser.router
+        router.register_forward_hook(
+            lambda _, __, output, bias=bias: output._replace(logits=output.logits + bias)
+        )
+    dataset = SliceDataset(find_volumes(fastmri_files)[:2], acceleration=3, center_fraction=0.2)
+    scales = collect_scales(model, dataset)
+    assert scales.shape == (2, len(dataset))
+    torch.testing.assert_close(scales[0], torch.ones(len(dataset)))
+    assert (scales[1] < 0.5).all()

@@ -1,6 +1,6 @@
 """The router in pictures: what it sees of an image, what it decides, what noise changes, what experts weigh."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from morelib.companion.figures.style import COLOURS, layout
-from morelib.evaluation.tables import category_name
+from morelib.evaluation.tables import Table, category_name
 from morelib.nn.count import count_parameters
 from morelib.nn.more import MoreDenoiser, denoisers_of
 from morelib.nn.unrolled import Unrolled
@@ -170,3 +170,13 @@ def gradient_norms(model: Unrolled) -> dict[str, float]:
             part = "router" if ".router." in name else "everything else"
             squares[part] += float(parameter.grad.double().square().sum())
     return {part: square**0.5 for part, square in squares.items()}
+
+
+def scales_table(scales: Mapping[int, Tensor], caption: str) -> Table:
+    """Lowest, mean and highest gate of each cascade, from `collect_scales` of the networks by seed."""
+    rows = tuple(
+        (f"seed {seed}, cascade {number}", *(f"{value:.3f}" for value in (row.min(), row.mean(), row.max())))
+        for seed, by_cascade in scales.items()
+        for number, row in enumerate(by_cascade, start=1)
+    )
+    return Table(("", "lowest gate", "mean", "highest gate"), rows, caption)
