@@ -12,7 +12,7 @@ from morelib.nn import checkpointing as activations
 from morelib.nn.prompt_unet import ComplexPromptUNet, History, PromptUNet
 from morelib.nn.sensitivity import in_groups
 from morelib.nn.unrolled import Context, Denoised, Unrolled
-from morelib.physics.fourier import ifft2c
+from morelib.physics.hybrid import coil_images
 from morelib.physics.masks import acs_of
 from morelib.physics.sense import normalise_maps
 
@@ -119,9 +119,8 @@ class PromptSensitivityNetwork(nn.Module):
         """
         acs = acs_of(mask, n_acs).unsqueeze(1)
         slices = kspace if kspace.ndim == 5 else kspace.unsqueeze(1)
-        images = ifft2c(torch.where(acs, slices, 0.0))
-        if not self.share_adjacent:
-            images = images.flatten(0, 1).unsqueeze(1)
+        images = coil_images(torch.where(acs, slices, 0.0).flatten(0, 1))
+        images = images.unflatten(0, (-1, slices.shape[1] if self.share_adjacent else 1))
         # A coil is a sample, its slices are the channels: (samples, coil, slices, y, x).
         images = images.transpose(1, 2)
         maps = in_groups(self._maps, images.flatten(0, 1), self.checkpointing).unflatten(0, images.shape[:2])
