@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from morelib.companion.bench.apart import Build, runners
 from morelib.companion.bench.dispatch import ALL, CHOSEN, GATHERED, N_EXPERTS, WAYS, samples
-from morelib.companion.bench.network import AS_FASTMRI, OnPart, Runner, Setting, exact_float32, times
+from morelib.companion.bench.network import AS_FASTMRI, OnPart, Setting, exact_float32, times
 from morelib.companion.bench.parts import bench_parts
 from morelib.companion.bench.precision import bench_precision
 from morelib.companion.bench.result import DIFFERENCE, FASTER, MEMORY, SHARE, TIME, Row, compared
 from morelib.companion.bench.training import bench_training
 from morelib.evaluation.cost import operations
 from morelib.nn.count import count_parameters
+from morelib.nn.unrolled import Unrolled
 
 FASTMRI = "fastmri.models.VarNet, same weights"
 NO_CACHE = "router as printed, no cached inputs"
@@ -51,33 +53,37 @@ def bench_model(setting: Setting, on_part: OnPart = _quiet, quick: bool = False)
 
 def against_fastmri(setting: Setting, on_part: OnPart = _quiet, quick: bool = False) -> Iterator[Row]:
     """E2EVarNet, plain, checkpointed and with low-resolution maps, against fastMRI's with the same weights."""
-    theirs, on_gpu = setting.fastmri(), setting.device != "cpu"
+    on_gpu = setting.device != "cpu"
     plain, checkpointed, low = "E2EVarNet", "E2EVarNet, checkpointing", "E2EVarNet, maps at ACS resolution"
     variants: dict[str, dict[str, Any]] = {plain: {}, checkpointed: {"checkpointing": True}}
     timed = {"forward": [plain], "step": [plain]}
     if not quick:
         variants[low] = {"sens_resolution": "acs"}
         timed = {"forward": [plain, low], "step": [plain, checkpointed, low]}
-    runners = {FASTMRI: Runner(theirs, setting)}
-    for name, options in variants.items():
-        runners[name] = Runner(setting.same_as(theirs, **options), setting)
-    with exact_float32():
-        expected, image = (runners[name].forward() for name in (FASTMRI, "E2EVarNet"))
-    difference = float((image - expected).norm() / expected.norm())
-    yield Row("E2EVarNet, output", FASTMRI, DIFFERENCE, difference, at_most=1e-5)
+    builds: dict[str, Build] = {FASTMRI: Setting.fastmri}
+    builds |= {name: partial(_same_weights, options=options) for name, options in variants.items()}
+    with runners(setting, builds) as running:
+        with exact_float32():
+            expected, image = (torch.as_tensor(running[name].forward()) for name in (FASTMRI, plain))
+        difference = float((image - expected).norm() / expected.norm())
+        yield Row("E2EVarNet, output", FASTMRI, DIFFERENCE, difference, at_most=1e-5)
 
-    for kind, names in timed.items():
-        works = {f"{name}, {kind}": getattr(runners[name], kind) for name in (*names, FASTMRI)}
-        took = times(works, setting, on_part)
-        for name in names:
-            pair = took[f"{name}, {kind}"], took[f"{FASTMRI}, {kind}"]
-            goal = {"at_least": 3.0 if on_gpu and kind == "forward" else 2.0} if name == plain else {}
-            yield compared(f"{name}, {kind}", FASTMRI, pair, FASTER, setting.repeats, **goal)
-    on_part("memory of a step")
-    held = {name: runner.step_memory() for name, runner in runners.items()}
+        for kind, names in timed.items():
+            works = {f"{name}, {kind}": getattr(running[name], kind) for name in (*names, FASTMRI)}
+            took = times(works, setting, on_part)
+            for name in names:
+                pair = took[f"{name}, {kind}"], took[f"{FASTMRI}, {kind}"]
+                goal = {"at_least": 3.0 if on_gpu and kind == "forward" else 2.0} if name == plain else {}
+                yield compared(f"{name}, {kind}", FASTMRI, pair, FASTER, setting.repeats, **goal)
+        on_part("memory of a step")
+        held = {name: runner.step_memory() for name, runner in running.items()}
     goals = {plain: 0.5, checkpointed: 0.25}
     for name in variants:
         yield Row(f"{name}, step", FASTMRI, MEMORY, held[name] / held[FASTMRI], at_most=goals.get(name))
+
+
+def _same_weights(setting: Setting, options: dict[str, Any]) -> Unrolled:
+    return setting.same_as(setting.fastmri(), **options)
 
 
 def sensitivity(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
@@ -109,32 +115,39 @@ def experts(setting: Setting, on_part: OnPart = _quiet, quick: bool = False) -> 
     One has as many parameters as MoRE runs for a slice, its router's among them. The other has the same widths: it is
     the encoder and the decoder that run, and the router comes on top. With `quick` the first only.
     """
-    runners = {} if quick else {DENSE: Runner(setting.network("e2e_varnet"), setting)}
+    builds = {} if quick else {DENSE: _network("e2e_varnet")}
     pairs: list[tuple[str, str]] = []
     for router, options in ROUTERS.items():
         if quick and router == NO_CACHE:
             continue
         name = f"MoRE N={N_EXPERTS}, K=1, {router}"
-        model = setting.network("more", n_experts=N_EXPERTS, top_k=1, **options)
-        widths = setting.widths_of(count_parameters(model)[1])
+        builds[name] = _network("more", n_experts=N_EXPERTS, top_k=1, **options)
+        with torch.device("meta"):
+            active = count_parameters(builds[name](setting))[1]
+        widths = setting.widths_of(active)
         as_large = f"E2EVarNet of MoRE's active size ({'-'.join(map(str, widths))})"
-        if as_large not in runners:
-            runners[as_large] = Runner(setting.network("e2e_varnet", widths=widths), setting)
-        runners[name] = Runner(model, setting)
-        runners[name].fill_cache()
-        pairs += [(name, against) for against in (as_large, DENSE) if against in runners]
-    for kind in ("forward", "step"):
-        took = times({f"{name}, {kind}": getattr(runner, kind) for name, runner in runners.items()},
-                     setting, on_part)  # fmt: skip
-        for name, against in pairs:
-            # Reconstruction routes its own slice only: there a cache changes nothing.
-            if kind == "step" or not name.endswith(NO_CACHE):
-                pair = took[f"{name}, {kind}"], took[f"{against}, {kind}"]
-                yield compared(f"{name}, {kind}", against, pair, TIME, setting.repeats, at_most=1.1)
-    on_part("memory of a step")
-    held = {name: runner.step_memory() for name, runner in runners.items()}
+        builds[as_large] = _network("e2e_varnet", widths=widths)
+        pairs += [(name, against) for against in (as_large, DENSE) if against in builds]
+    with runners(setting, builds) as running:
+        for runner in running.values():
+            runner.fill_cache()
+        for kind in ("forward", "step"):
+            works = {f"{name}, {kind}": getattr(runner, kind) for name, runner in running.items()}
+            took = times(works, setting, on_part)
+            for name, against in pairs:
+                # Reconstruction routes its own slice only: there a cache changes nothing.
+                if kind == "step" or not name.endswith(NO_CACHE):
+                    pair = took[f"{name}, {kind}"], took[f"{against}, {kind}"]
+                    yield compared(f"{name}, {kind}", against, pair, TIME, setting.repeats, at_most=1.1)
+        on_part("memory of a step")
+        held = {name: runner.step_memory() for name, runner in running.items()}
     for name, against in pairs:
         yield Row(f"{name}, step", against, MEMORY, held[name] / held[against], at_most=1.1)
+
+
+def _network(name: str, **options: Any) -> Build:
+    """Builds `Setting.network`."""
+    return partial(Setting.network, name=name, **options)
 
 
 def promptmr(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
@@ -144,17 +157,18 @@ def promptmr(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
     operations knows the difference.
     """
     name = "PromptMR+, preset paper"
-    runners = {
-        DENSE: Runner(setting.network("e2e_varnet"), setting),
-        PUBLISHED: Runner(setting.network("e2e_varnet", **AS_FASTMRI), setting),
-        name: Runner(setting.network("promptmr_plus", preset="paper"), setting),
+    builds = {
+        DENSE: _network("e2e_varnet"),
+        PUBLISHED: _network("e2e_varnet", **AS_FASTMRI),
+        name: _network("promptmr_plus", preset="paper"),
     }
-    on_part("operations")
-    ours, dense = (runners[each].operations() for each in (name, DENSE))
-    yield Row(name, DENSE, SHARE, ours / dense)
-    for kind in ("forward", "step"):
-        works = {f"{each}, {kind}": getattr(runner, kind) for each, runner in runners.items()}
-        took = times(works, setting, on_part)
-        for against in (DENSE, PUBLISHED):
-            pair = took[f"{name}, {kind}"], took[f"{against}, {kind}"]
-            yield compared(f"{name}, {kind}", against, pair, TIME, setting.repeats, at_most=ours / dense)
+    with runners(setting, builds) as running:
+        on_part("operations")
+        ours, dense = (running[each].operations() for each in (name, DENSE))
+        yield Row(name, DENSE, SHARE, ours / dense)
+        for kind in ("forward", "step"):
+            works = {f"{each}, {kind}": getattr(runner, kind) for each, runner in running.items()}
+            took = times(works, setting, on_part)
+            for against in (DENSE, PUBLISHED):
+                pair = took[f"{name}, {kind}"], took[f"{against}, {kind}"]
+                yield compared(f"{name}, {kind}", against, pair, TIME, setting.repeats, at_most=ours / dense)

@@ -1,12 +1,15 @@
 """What is compared is equal, and every comparison gives its rows. How fast it is, no test asks."""
 
+import multiprocessing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from morelib.companion.bench import data, model
+from morelib.companion.bench.apart import runners
 from morelib.companion.bench.consistency import bench_consistency
 from morelib.companion.bench.data import OURS, PLAIN, VARNET, bench_data
 from morelib.companion.bench.dispatch import WAYS, bench_dispatch
@@ -22,6 +25,7 @@ from morelib.companion.bench.scale import bench_scale
 from morelib.companion.bench.training import together
 from morelib.companion.profile import NetworkSize, load_profile
 from morelib.data.dataset import SliceDataset
+from morelib.errors import UserError
 from morelib.nn.count import count_parameters
 from morelib.nn.more import routings
 
@@ -60,6 +64,31 @@ def test_a_step_trains_and_a_full_cache_is_full() -> None:
     assert [len(routing.cache.state()) for routing in routings(runner.model)] == [4, 4]
     assert not all(map(torch.equal, before, runner.model.parameters()))
     assert runner.step_memory() > 0 and runner.operations() > 0
+
+
+def test_a_network_in_a_process_of_its_own_computes_the_same() -> None:
+    build = partial(Setting.network, name="e2e_varnet", zero_init=False)
+    here = Runner(build(TINY), TINY)
+    with runners(TINY, {"E2EVarNet": build}) as running:
+        apart = running["E2EVarNet"]
+        for _ in range(2):
+            assert torch.equal(torch.as_tensor(apart.forward()), here.forward())
+            apart.step()
+            here.step()
+        assert apart.operations() == here.operations()
+        assert apart.step_memory() == here.step_memory()
+
+
+def test_a_process_that_ends_is_told_of() -> None:
+    def measure() -> None:
+        with runners(TINY, {"E2EVarNet": partial(Setting.network, name="e2e_varnet")}) as running:
+            (child,) = multiprocessing.active_children()
+            child.kill()
+            running["E2EVarNet"].step()
+
+    with pytest.raises(UserError, match=r"process of E2EVarNet ended \(exit code -9\).*smaller --size"):
+        measure()
+    assert not multiprocessing.active_children()
 
 
 @pytest.fixture
