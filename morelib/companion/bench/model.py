@@ -115,33 +115,35 @@ def experts(setting: Setting, on_part: OnPart = _quiet, quick: bool = False) -> 
     One has as many parameters as MoRE runs for a slice, its router's among them. The other has the same widths: it is
     the encoder and the decoder that run, and the router comes on top. With `quick` the first only.
     """
-    builds = {} if quick else {DENSE: _network("e2e_varnet")}
-    pairs: list[tuple[str, str]] = []
     for router, options in ROUTERS.items():
-        if quick and router == NO_CACHE:
-            continue
-        name = f"MoRE N={N_EXPERTS}, K=1, {router}"
-        builds[name] = _network("more", n_experts=N_EXPERTS, top_k=1, **options)
-        with torch.device("meta"):
-            active = count_parameters(builds[name](setting))[1]
-        widths = setting.widths_of(active)
-        as_large = f"E2EVarNet of MoRE's active size ({'-'.join(map(str, widths))})"
-        builds[as_large] = _network("e2e_varnet", widths=widths)
-        pairs += [(name, against) for against in (as_large, DENSE) if against in builds]
+        if not (quick and router == NO_CACHE):
+            yield from _router(f"MoRE N={N_EXPERTS}, K=1, {router}", options, setting, on_part, quick)
+
+
+def _router(
+    name: str, options: dict[str, Any], setting: Setting, on_part: OnPart, quick: bool
+) -> Iterator[Row]:
+    """`experts` with one router: few networks at a time, as each process keeps some of the memory that it freed."""
+    more = _network("more", n_experts=N_EXPERTS, top_k=1, **options)
+    with torch.device("meta"):
+        widths = setting.widths_of(count_parameters(more(setting))[1])
+    as_large = f"E2EVarNet of MoRE's active size ({'-'.join(map(str, widths))})"
+    builds = {name: more, as_large: _network("e2e_varnet", widths=widths)}
+    if not quick:
+        builds[DENSE] = _network("e2e_varnet")
+    rivals = [each for each in builds if each != name]
     with runners(setting, builds) as running:
-        for runner in running.values():
-            runner.fill_cache()
-        for kind in ("forward", "step"):
-            works = {f"{name}, {kind}": getattr(runner, kind) for name, runner in running.items()}
+        running[name].fill_cache()
+        # Reconstruction routes its own slice only: there a cache changes nothing.
+        for kind in ("step",) if name.endswith(NO_CACHE) else ("forward", "step"):
+            works = {f"{each}, {kind}": getattr(runner, kind) for each, runner in running.items()}
             took = times(works, setting, on_part)
-            for name, against in pairs:
-                # Reconstruction routes its own slice only: there a cache changes nothing.
-                if kind == "step" or not name.endswith(NO_CACHE):
-                    pair = took[f"{name}, {kind}"], took[f"{against}, {kind}"]
-                    yield compared(f"{name}, {kind}", against, pair, TIME, setting.repeats, at_most=1.1)
+            for against in rivals:
+                pair = took[f"{name}, {kind}"], took[f"{against}, {kind}"]
+                yield compared(f"{name}, {kind}", against, pair, TIME, setting.repeats, at_most=1.1)
         on_part("memory of a step")
-        held = {name: runner.step_memory() for name, runner in running.items()}
-    for name, against in pairs:
+        held = {each: runner.step_memory() for each, runner in running.items()}
+    for against in rivals:
         yield Row(f"{name}, step", against, MEMORY, held[name] / held[against], at_most=1.1)
 
 
