@@ -111,10 +111,10 @@ def more(
     A step that trains on a GPU gives experts that nobody chose a gradient of zeros, on a processor none: see
     `mix_experts`. `drop_idle_gradients` makes the two alike, and AdamW leaves idle experts alone.
 
-    With N = 8, K = 1 a step at the paper's size takes some 1.4 times that of `e2e_varnet` on a processor, because of
+    With N = 8, K = 1 a step at the paper's size takes some 1.5 times that of `e2e_varnet` on a processor, because of
     the cached inputs: less than 1.1 times without any, or with all of them at `router_width=16`. A forward pass takes
     at most 1.1 times. On a GPU they are 1.4, 1.2, 1.3 and 1.1: a router is many operations, however small. Held
-    against a dense network of as many active parameters the step takes 0.6 times the time, with `router_width=16` 0.9
+    against a dense network of as many active parameters the step takes 0.4 times the time, with `router_width=16` 0.9
     times.
 
     Args:
