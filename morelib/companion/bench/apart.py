@@ -8,7 +8,7 @@ a GPU PyTorch keeps memory itself, and one process holds all.
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from morelib.companion.bench.network import Runner, Setting
+from morelib.companion.bench.network import OnPart, Runner, Setting, times
 from morelib.errors import UserError
 
 Build = Callable[[Setting], nn.Module]
@@ -33,15 +33,21 @@ def runners(setting: Setting, builds: Mapping[str, Build]) -> Iterator[dict[str,
     if setting.device != "cpu":
         yield {name: Runner(build(setting), setting) for name, build in builds.items()}
         return
-    apart: dict[str, Runner | Apart] = {}
-    try:
+    with ExitStack() as stack:
+        apart: dict[str, Runner | Apart] = {}
         for name, build in builds.items():
-            apart[name] = Apart(name, setting, build)
+            apart[name] = started = Apart(name, setting, build)
+            stack.callback(started.stop)
         yield apart
-    finally:
-        for each in apart.values():
-            assert isinstance(each, Apart)
-            each.stop()
+
+
+def times_of(
+    running: Mapping[str, "Runner | Apart"], kind: str, setting: Setting, on_part: OnPart
+) -> dict[str, float]:
+    """Median seconds by network of a `forward` pass or a `step`, as `kind` says; see `times`."""
+    took = times({f"{name}, {kind}": getattr(runner, kind) for name, runner in running.items()},
+                 setting, on_part)  # fmt: skip
+    return dict(zip(running, took.values(), strict=True))
 
 
 class Apart:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from morelib.companion.bench.apart import Build, runners
+from morelib.companion.bench.apart import Build, runners, times_of
 from morelib.companion.bench.dispatch import ALL, CHOSEN, GATHERED, N_EXPERTS, WAYS, samples
 from morelib.companion.bench.network import AS_FASTMRI, OnPart, Setting, exact_float32, times
 from morelib.companion.bench.parts import bench_parts
@@ -69,10 +69,9 @@ def against_fastmri(setting: Setting, on_part: OnPart = _quiet, quick: bool = Fa
         yield Row("E2EVarNet, output", FASTMRI, DIFFERENCE, difference, at_most=1e-5)
 
         for kind, names in timed.items():
-            works = {f"{name}, {kind}": getattr(running[name], kind) for name in (*names, FASTMRI)}
-            took = times(works, setting, on_part)
+            took = times_of({name: running[name] for name in (*names, FASTMRI)}, kind, setting, on_part)
             for name in names:
-                pair = took[f"{name}, {kind}"], took[f"{FASTMRI}, {kind}"]
+                pair = took[name], took[FASTMRI]
                 goal = {"at_least": 3.0 if on_gpu and kind == "forward" else 2.0} if name == plain else {}
                 yield compared(f"{name}, {kind}", FASTMRI, pair, FASTER, setting.repeats, **goal)
         on_part("memory of a step")
@@ -136,10 +135,9 @@ def _router(
         running[name].fill_cache()
         # Reconstruction routes its own slice only: there a cache changes nothing.
         for kind in ("step",) if name.endswith(NO_CACHE) else ("forward", "step"):
-            works = {f"{each}, {kind}": getattr(runner, kind) for each, runner in running.items()}
-            took = times(works, setting, on_part)
+            took = times_of(running, kind, setting, on_part)
             for against in rivals:
-                pair = took[f"{name}, {kind}"], took[f"{against}, {kind}"]
+                pair = took[name], took[against]
                 yield compared(f"{name}, {kind}", against, pair, TIME, setting.repeats, at_most=1.1)
         on_part("memory of a step")
         held = {each: runner.step_memory() for each, runner in running.items()}
@@ -169,8 +167,7 @@ def promptmr(setting: Setting, on_part: OnPart = _quiet) -> Iterator[Row]:
         ours, dense = (running[each].operations() for each in (name, DENSE))
         yield Row(name, DENSE, SHARE, ours / dense)
         for kind in ("forward", "step"):
-            works = {f"{each}, {kind}": getattr(runner, kind) for each, runner in running.items()}
-            took = times(works, setting, on_part)
+            took = times_of(running, kind, setting, on_part)
             for against in (DENSE, PUBLISHED):
-                pair = took[f"{name}, {kind}"], took[f"{against}, {kind}"]
+                pair = took[name], took[against]
                 yield compared(f"{name}, {kind}", against, pair, TIME, setting.repeats, at_most=ours / dense)
